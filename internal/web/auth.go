@@ -21,6 +21,7 @@ const (
 	AuthAudience                        // meant for another resource
 	AuthExpired                         // exp has passed
 	AuthNotYet                          // nbf is still to come
+	AuthGone                            // the principal has been deleted or disabled since
 )
 
 // AuthError is the refusal of a bearer token. Planes turn it into a 401 with
@@ -50,6 +51,8 @@ func (e *AuthError) Error() string {
 		return "token has expired"
 	case AuthNotYet:
 		return "token is not yet valid"
+	case AuthGone:
+		return "the token's principal does not exist any more: " + e.Found
 	}
 	return "token has another " + s + ": expected " + e.Expected + ", found " + e.Found
 }

@@ -39,6 +39,10 @@ func (c *Call) Note(key string, value any) {
 	c.attrs = append(c.attrs, slog.Any(key, value))
 }
 
+// NotePattern sets the route on the log line, for a plane that does not route
+// by [Mux].
+func (c *Call) NotePattern(pattern string) { c.pattern = pattern }
+
 // NotePrincipal adds who called to the log line.
 func (c *Call) NotePrincipal(p audit.Principal) {
 	c.attrs = append(c.attrs, slog.String("oid", p.ObjectID), slog.String("appid", p.AppID))

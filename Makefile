@@ -1,0 +1,52 @@
+# Every command that a contributor needs. `make help` lists them.
+
+GO      ?= go
+BIN     := bin
+MODULES := . test samples/read-secret
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: build
+build: ## build bin/podkey and the sample program
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -o $(BIN)/podkey ./cmd/podkey
+	cd samples/read-secret && $(GO) build -trimpath -o ../../$(BIN)/read-secret .
+
+.PHONY: demo
+demo: build ## the whole story on this machine, in seconds
+	$(BIN)/podkey demo --workload $(BIN)/read-secret
+
+.PHONY: test
+test: ## all tests that need no root and no network but modules
+	$(GO) test ./...
+	cd test && $(GO) test ./...
+
+.PHONY: race
+race: ## the main module's tests under the race detector
+	$(GO) test -race -short ./...
+
+.PHONY: bench
+bench: ## compare with a bare TLS handler, in one run; takes minutes
+	cd test && $(GO) run ./bench
+
+.PHONY: fuzz
+fuzz: ## each parser's fuzz test for a few seconds
+	@set -e; $(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read pkg dir; do \
+	  grep -hoE '^func (Fuzz[A-Za-z0-9_]*)' $$dir/*_test.go 2>/dev/null | awk '{print $$2}' | while read f; do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >$(FUZZLOG) 2>&1 </dev/null || { cat $(FUZZLOG); exit 1; }; \
+	  done; done; rm -f $(FUZZLOG)
+FUZZTIME ?= 5s
+FUZZLOG  := $(shell mktemp -u)
+
+.PHONY: lint
+lint: ## format, vet, staticcheck, tidy modules
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted, run gofmt -w on:" >&2; echo "$$out" >&2; exit 1; fi
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run -modfile=$(CURDIR)/go.mod honnef.co/go/tools/cmd/staticcheck ./...) || exit 1; done
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf $(BIN)

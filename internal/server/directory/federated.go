@@ -1,0 +1,228 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/podkey/podkey/internal/fault"
+	"github.com/podkey/podkey/internal/store"
+)
+
+// FederatedCredential says that tokens of a foreign issuer stand for an
+// application or managed identity. All three of issuer, subject and audience
+// are compared exactly; see [Match].
+type FederatedCredential struct {
+	Name        string   `json:"name"`    // 3 to 120 of A-Z a-z 0-9 _ -, the first a letter or digit; unique per owner in any case
+	Issuer      string   `json:"issuer"`  // https URL of up to 600 characters
+	Subject     string   `json:"subject"` // up to 600 characters
+	Audiences   []string `json:"audiences"`
+	Description string   `json:"description,omitempty"` // up to 600 characters
+}
+
+type federatedRecord struct {
+	Owner string `json:"owner"`
+	FederatedCredential
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
+}
+
+// maxFederatedText is the longest issuer, subject, audience and description,
+// in characters.
+const maxFederatedText = 600
+
+// assertionKey is the index value that finds the one credential of an owner
+// for an issuer and subject. Issuers have no line break, so different pairs
+// have different keys.
+func assertionKey(owner, issuer, subject string) string {
+	return owner + "\n" + issuer + "\n" + subject
+}
+
+func federatedKey(owner, name string) string { return owner + "/" + strings.ToLower(name) }
+
+// PutFederated creates or replaces a credential of an application (by object
+// id) or managed identity (by principal id). Faults: Invalid for a value that
+// breaks a rule, for an issuer and subject that another credential of the
+// owner has (inner code IssuerSubjectExists), and above the limit (inner code
+// LimitReached); Missing for an unknown owner.
+//
+// Writes to one owner may run at the same time: the transaction sees all
+// credentials of the owner, so neither the limit nor the uniqueness can be
+// passed by two at once. (Azure answers 409 instead.)
+func (d *Directory) PutFederated(ctx context.Context, owner string, c FederatedCredential) (created bool, err error) {
+	if err := d.checkFederated(&c); err != nil {
+		return false, err
+	}
+	id, _ := CanonicalID(owner)
+	key := federatedKey(id, c.Name)
+	err = d.s.Update(ctx, func(tx *store.Tx) error {
+		if err := d.mustHaveOwner(tx, id); err != nil {
+			return err
+		}
+		rec := federatedRecord{Owner: id, FederatedCredential: c, Created: d.now().UTC()}
+		rec.Updated = rec.Created
+		old, ok, err := d.federated.Get(tx, key)
+		if err != nil {
+			return err
+		}
+		if created = !ok; ok {
+			rec.Name, rec.Created = old.Name, old.Created
+		}
+		all, err := d.federated.List(tx, id+"/", "", 0)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			if e.Err != nil {
+				return e.Err
+			}
+			if e.Key != key && e.Value.Issuer == c.Issuer && e.Value.Subject == c.Subject {
+				return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "IssuerSubjectExists",
+					Message: "Issuer and subject combination already exists for this Managed Identity. The federated identity credential '" + e.Value.Name + "' has it."}
+			}
+		}
+		if created && len(all) >= d.limit {
+			return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "LimitReached",
+				Message: fmt.Sprintf("Too many federated identity credentials: at most %d can be configured for one application or managed identity.", d.limit)}
+		}
+		return d.federated.Put(tx, key, rec)
+	})
+	return created, err
+}
+
+// mustHaveOwner makes sure that the owner of credentials exists when the
+// transaction commits, so that none is left behind by a deletion meanwhile.
+func (d *Directory) mustHaveOwner(tx *store.Tx, id string) error {
+	sp, ok, err := d.principals.Get(tx, id)
+	if err != nil || ok && sp.Kind == KindManagedIdentity {
+		return err
+	}
+	if _, ok, err = d.applications.Get(tx, id); err != nil || ok {
+		return err
+	}
+	return fault.NotFound("ParentResourceNotFound", "The application or managed identity that the credential belongs to does not exist.")
+}
+
+// Federated finds a credential by the name of its owner and its own name.
+func (d *Directory) Federated(ctx context.Context, owner, name string) (FederatedCredential, bool, error) {
+	id, _ := CanonicalID(owner)
+	rec, ok, err := d.federated.Load(ctx, federatedKey(id, name))
+	return rec.FederatedCredential, ok, err
+}
+
+// FederatedAll lists the credentials of an owner, in order of name.
+func (d *Directory) FederatedAll(ctx context.Context, owner string) ([]FederatedCredential, error) {
+	id, ok := CanonicalID(owner)
+	if !ok {
+		return nil, nil
+	}
+	recs, err := values(d.federated.Scan(ctx, id+"/", "", 0))
+	cs := make([]FederatedCredential, len(recs))
+	for i := range recs {
+		cs[i] = recs[i].FederatedCredential
+	}
+	return cs, err
+}
+
+// DeleteFederated removes a credential.
+func (d *Directory) DeleteFederated(ctx context.Context, owner, name string) (existed bool, err error) {
+	id, _ := CanonicalID(owner)
+	key := federatedKey(id, name)
+	err = d.s.Update(ctx, func(tx *store.Tx) error {
+		if _, existed, err = d.federated.Get(tx, key); err != nil || !existed {
+			return err
+		}
+		d.federated.Delete(tx, key)
+		return nil
+	})
+	return existed, err
+}
+
+// checkFederated applies the rules for one credential's own values.
+func (d *Directory) checkFederated(c *FederatedCredential) error {
+	bad := func(format string, args ...any) error { return fault.BadRequest("BadRequest", format, args...) }
+	if !ValidFederatedName(c.Name) {
+		return bad("The federated identity credential name '%s' is invalid. It must have 3 to 120 characters, letters, digits, '-' and '_' only, and begin with a letter or digit.", clip(c.Name))
+	}
+	if err := d.checkIssuer(c.Issuer); err != "" {
+		return bad("The issuer of the federated identity credential %s.", err)
+	}
+	if len(c.Audiences) != 1 {
+		return bad("Federated identity credentials must have exactly one audience.")
+	}
+	for _, f := range []struct {
+		name, value string
+		optional    bool
+	}{
+		{"subject", c.Subject, false},
+		{"audience", c.Audiences[0], false},
+		{"description", c.Description, true},
+	} {
+		switch {
+		case f.value == "" && !f.optional:
+			return bad("The %s of the federated identity credential must not be empty.", f.name)
+		case !utf8.ValidString(f.value) || strings.ContainsFunc(f.value, unicode.IsControl):
+			return bad("The %s of the federated identity credential has characters that are not allowed.", f.name)
+		case utf8.RuneCountInString(f.value) > maxFederatedText:
+			return bad("The %s of the federated identity credential has more than %d characters.", f.name, maxFederatedText)
+		case !f.optional && strings.TrimSpace(f.value) != f.value:
+			// A token would have to carry the blank too: always a mistake.
+			return bad("The %s of the federated identity credential must not begin or end with a blank.", f.name)
+		}
+	}
+	return nil
+}
+
+// ValidFederatedName reports whether s can name a federated credential.
+func ValidFederatedName(s string) bool {
+	if len(s) < 3 || len(s) > 120 || s[0] == '-' || s[0] == '_' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// checkIssuer says what is wrong with an issuer, or "". Only the form is
+// checked: whether the address may be asked is decided when it is.
+func (d *Directory) checkIssuer(issuer string) string {
+	if issuer == "" {
+		return "must not be empty"
+	}
+	if len(issuer) > maxFederatedText {
+		return "has more than 600 characters"
+	}
+	u, err := url.Parse(issuer)
+	if err != nil || !printableASCII(issuer) || u.Opaque != "" || u.Hostname() == "" {
+		return "must be a valid URL"
+	}
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(issuer, "#") {
+		return "must not have user information, a query or a fragment"
+	}
+	switch {
+	case u.Scheme == "https":
+		return ""
+	case u.Scheme == "http" && d.loop && isLoopback(u.Hostname()):
+		return ""
+	case u.Scheme == "http" && d.loop:
+		return "must be an https URL, or an http URL of a loopback address"
+	}
+	return "must be an https URL"
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

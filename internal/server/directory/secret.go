@@ -1,0 +1,224 @@
+package directory
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/argon2"
+
+	"github.com/podkey/podkey/internal/fault"
+	"github.com/podkey/podkey/internal/store"
+)
+
+// ClientSecret describes a client secret; neither its text nor its hash is in
+// it.
+type ClientSecret struct {
+	KeyID       string    `json:"keyId"` // GUID
+	DisplayName string    `json:"displayName,omitempty"`
+	Hint        string    `json:"hint,omitempty"` // first three characters of a generated secret, as Graph shows; empty for a chosen one
+	Start       time.Time `json:"startDateTime"`
+	End         time.Time `json:"endDateTime"`
+}
+
+// NewSecret asks for a client secret.
+type NewSecret struct {
+	DisplayName string
+	Start, End  time.Time // validity; now and two years later if zero
+	Text        string    // the secret itself, 8 to 256 bytes; generated if empty, which is better
+}
+
+// secretHash is what is kept of a secret or password, in a Sealed table.
+//
+// Generated secrets have more than 200 bits of entropy: nobody guesses them,
+// so one SHA-256 is as good as any slow hash and costs a token request
+// nothing. What a person chose may be guessable, so if the table were ever
+// opened it must cost the thief dearly: Argon2id.
+type secretHash struct {
+	SHA256   []byte `json:"sha256,omitempty"`
+	Argon2id string `json:"argon2id,omitempty"` // PHC string
+}
+
+// secretDefaultLife is the validity of a secret whose end is not given.
+const secretDefaultLife = 2 * 365 * 24 * time.Hour
+
+const passwordKey = "password" // second part of the key of a user's hash; applications have key ids there
+
+// AddSecret gives an application a client secret and returns its text, which
+// is not kept and cannot be shown again.
+func (d *Directory) AddSecret(ctx context.Context, objectID string, n NewSecret) (_ ClientSecret, text string, err error) {
+	id, _ := CanonicalID(objectID)
+	s := ClientSecret{KeyID: d.newID(), DisplayName: n.DisplayName, Start: n.Start.UTC(), End: n.End.UTC()}
+	if n.Start.IsZero() {
+		s.Start = d.now().UTC()
+	}
+	if n.End.IsZero() {
+		s.End = s.Start.Add(secretDefaultLife)
+	}
+	if !s.End.After(s.Start) {
+		return ClientSecret{}, "", fault.BadRequest("BadRequest", "The end of the secret's validity is not after its start.")
+	}
+	var hash secretHash
+	if text = n.Text; text == "" {
+		text = generateSecret()
+		sum := sha256.Sum256([]byte(text))
+		hash.SHA256, s.Hint = sum[:], text[:3]
+	} else {
+		if len(text) < 8 || len(text) > maxSecret || !utf8.ValidString(text) {
+			return ClientSecret{}, "", fault.BadRequest("BadRequest", "A client secret must have between 8 and %d bytes of UTF-8.", maxSecret)
+		}
+		if hash.Argon2id, err = d.slowHash(ctx, text); err != nil {
+			return ClientSecret{}, "", err
+		}
+	}
+	_, err = d.editApplication(ctx, id, func(tx *store.Tx, a *Application) error {
+		a.Secrets = append(a.Secrets, s)
+		return d.hashes.Put(tx, id+"/"+s.KeyID, hash)
+	})
+	if err != nil {
+		return ClientSecret{}, "", err
+	}
+	return s, text, nil
+}
+
+// RemoveSecret takes a client secret away.
+func (d *Directory) RemoveSecret(ctx context.Context, objectID, keyID string) (existed bool, err error) {
+	id, _ := CanonicalID(objectID)
+	_, err = d.editApplication(ctx, id, func(tx *store.Tx, a *Application) error {
+		n := len(a.Secrets)
+		a.Secrets = slices.DeleteFunc(a.Secrets, func(s ClientSecret) bool { return strings.EqualFold(s.KeyID, keyID) })
+		if existed = len(a.Secrets) < n; existed {
+			d.hashes.Delete(tx, id+"/"+strings.ToLower(keyID))
+		}
+		return nil
+	})
+	return existed, err
+}
+
+// maxSecret is the longest secret or password, in bytes.
+const maxSecret = 256
+
+// VerifySecret finds which of a client's secrets text is, expired ones
+// included: the caller looks at Start and End. Comparison is in constant
+// time; generated secrets cost microseconds, chosen ones some tens of
+// milliseconds, of which few run at once.
+func (d *Directory) VerifySecret(ctx context.Context, c *Client, text string) (_ ClientSecret, ok bool, err error) {
+	if text == "" || len(text) > maxSecret || len(c.Secrets) == 0 {
+		return ClientSecret{}, false, nil
+	}
+	sum := sha256.Sum256([]byte(text))
+	slow := map[int]string{}
+	for i, s := range c.Secrets {
+		h, found, err := d.hashes.Load(ctx, c.Owner+"/"+s.KeyID)
+		switch {
+		case err != nil:
+			return ClientSecret{}, false, err
+		case !found:
+			continue
+		case len(h.SHA256) == sha256.Size:
+			if subtle.ConstantTimeCompare(h.SHA256, sum[:]) == 1 {
+				return s, true, nil
+			}
+		default:
+			slow[i] = h.Argon2id
+		}
+	}
+	for i, s := range c.Secrets {
+		if slow[i] == "" {
+			continue
+		}
+		if ok, err := d.slowVerify(ctx, slow[i], text); err != nil || ok {
+			return s, ok, err
+		}
+	}
+	return ClientSecret{}, false, nil
+}
+
+// generateSecret returns a secret of Entra's shape: 40 characters, with a
+// digit and "Q~" after the third, by which scanners of source code know one.
+// 37 of them are random, more than 220 bits. The first is a letter or digit,
+// so that no command line takes it for an option.
+func generateSecret() string {
+	const alnum = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	return pick(alnum, 3) + pick("0123456789", 1) + "Q~" + pick(alnum+"._~-", 34)
+}
+
+// pick returns n random characters of the alphabet, all equally likely.
+func pick(alphabet string, n int) string {
+	out := make([]byte, 0, n)
+	fair := 256 - 256%len(alphabet) // bytes from here on would favour the first characters
+	for buf := make([]byte, 2*n); len(out) < n; {
+		_, _ = rand.Read(buf) // never fails, see crypto/rand
+		for _, b := range buf {
+			if int(b) < fair && len(out) < n {
+				out = append(out, alphabet[int(b)%len(alphabet)])
+			}
+		}
+	}
+	return string(out)
+}
+
+// Argon2id parameters, the second choice of RFC 9106 scaled to a server that
+// answers while it hashes: 19 MiB, two passes, one lane. At most slowAtOnce
+// computations run at a time, so guesses cost neither all memory nor all
+// processors; the others wait as long as their request does.
+const (
+	argonMemory = 19 * 1024 // KiB
+	argonTime   = 2
+	argonSalt   = 16
+	argonSum    = 32
+	slowAtOnce  = 2
+)
+
+var b64 = base64.RawStdEncoding
+
+func (d *Directory) slowHash(ctx context.Context, text string) (string, error) {
+	salt := make([]byte, argonSalt)
+	_, _ = rand.Read(salt) // never fails, see crypto/rand
+	sum, err := d.argon(ctx, text, salt, argonTime, argonMemory)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime, b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
+}
+
+// slowVerify compares text with an encoded hash. A malformed hash is an error
+// of ours, never a match.
+func (d *Directory) slowVerify(ctx context.Context, encoded, text string) (bool, error) {
+	var version int
+	var memory, passes uint32
+	parts := strings.Split(encoded, "$")
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" {
+		return false, fmt.Errorf("stored hash is malformed")
+	}
+	_, err1 := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=1", &version, &memory, &passes)
+	salt, err2 := b64.DecodeString(parts[4])
+	want, err3 := b64.DecodeString(parts[5])
+	if err1 != nil || err2 != nil || err3 != nil || version != argon2.Version || passes == 0 || len(want) != argonSum {
+		return false, fmt.Errorf("stored hash is malformed")
+	}
+	sum, err := d.argon(ctx, text, salt, passes, memory)
+	if err != nil {
+		return false, err
+	}
+	return subtle.ConstantTimeCompare(sum, want) == 1, nil
+}
+
+func (d *Directory) argon(ctx context.Context, text string, salt []byte, passes, memory uint32) ([]byte, error) {
+	select {
+	case d.slow <- struct{}{}:
+		defer func() { <-d.slow }()
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // also if both were ready: nobody waits for the result
+		return nil, fault.Wrap(ctx.Err(), fault.Unavailable, "ServiceUnavailable", "The server is busy. Try again.")
+	}
+	return argon2.IDKey([]byte(text), salt, passes, memory, 1, argonSum), nil
+}

@@ -1,0 +1,108 @@
+package sts
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The form parser agrees with the standard one on everything that it accepts,
+// and accepts nothing that two readers could read differently.
+func FuzzParseForm(f *testing.F) {
+	f.Add("grant_type=client_credentials&client_id=a&scope=x%2F.default+openid")
+	f.Add("a=1&a=2")
+	f.Add("a&b=&=c&&d=%zz;e=f")
+	f.Add("client%5Fid=%ff&\x00=\xc3\x28")
+	f.Fuzz(func(t *testing.T, body string) {
+		got, err := parseForm(body)
+		if err != nil {
+			if _, ok := err.(*Error); !ok {
+				t.Fatalf("%T", err)
+			}
+			return
+		}
+		want, err := url.ParseQuery(body)
+		if err != nil && !strings.Contains(body, ";") { // the standard parser drops pairs with semicolons
+			t.Fatalf("accepted %q: %v", body, err)
+		}
+		for name, value := range got {
+			if value == "" || !utf8.ValidString(value) || !utf8.ValidString(name) {
+				t.Errorf("%q=%q", name, value)
+			}
+			if err == nil && (len(want[name]) != 1 || want[name][0] != value) {
+				t.Errorf("%q is %q, the standard parser has %q", name, value, want[name])
+			}
+		}
+		if err == nil {
+			for name, values := range want {
+				if len(values) != 1 || values[0] != got[name] {
+					t.Errorf("%q is %q, the standard parser has %q", name, got[name], values)
+				}
+			}
+		}
+	})
+}
+
+// A resource found in a scope is in it verbatim, and there is no other one.
+func FuzzParseScope(f *testing.F) {
+	f.Add("https://vault.azure.net/.default")
+	f.Add("https://vault.azure.net//.default openid offline_access profile")
+	f.Add("a/.default b/.default")
+	f.Add("/.default .default")
+	f.Add("OPENID\t\x00/.default")
+	f.Fuzz(func(t *testing.T, scope string) {
+		resource, err := parseScope(scope)
+		if err != nil {
+			if e, ok := err.(*Error); !ok || e.OAuth != invalidScope || resource != "" {
+				t.Fatalf("%v, %q", err, resource)
+			}
+			return
+		}
+		if resource == "" || strings.ContainsAny(resource, " \t\r\n\"\\") {
+			t.Errorf("resource %q", resource)
+		}
+		left := 0
+		for part := range strings.SplitSeq(scope, " ") {
+			switch {
+			case part == resource+"/.default":
+				left++
+			case part == "" || strings.EqualFold(part, "openid") || strings.EqualFold(part, "offline_access") || strings.EqualFold(part, "profile") || strings.EqualFold(part, "email"):
+			default:
+				t.Errorf("%q in %q was ignored", part, scope)
+			}
+		}
+		if left != 1 {
+			t.Errorf("%q occurs %d times in %q", resource, left, scope)
+		}
+	})
+}
+
+func FuzzEcho(f *testing.F) {
+	f.Add("plain")
+	f.Add("a\r\nb\x00\u202e\xff")
+	f.Add(strings.Repeat("é", 400))
+	f.Fuzz(func(t *testing.T, s string) {
+		out := echo(s)
+		if len(out) > maxEcho+3 || !utf8.ValidString(out) || strings.ContainsFunc(out, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q", out)
+		}
+	})
+}
+
+func FuzzCanonicalThumbprint(f *testing.F) {
+	f.Add("")
+	f.Add("hRBQ+/==")
+	f.Add("hRBQ-_")
+	f.Add("?")
+	f.Fuzz(func(t *testing.T, s string) {
+		c := canonicalThumbprint(s)
+		if (c == "") != (s == "") && strings.Trim(s, "=") != "" {
+			t.Errorf("%q becomes %q", s, c)
+		}
+		if c != "?" && canonicalThumbprint(c) != c {
+			t.Errorf("%q becomes %q, which becomes %q", s, c, canonicalThumbprint(c))
+		}
+	})
+}
