@@ -434,7 +434,7 @@ identities:
   - name: foreign
     resourceGroup: shop
     federatedCredentials:
-      - {name: ci, issuer: %q, subject: "repo:shop"}
+      - {name: runner, issuer: %q, subject: "repo:shop"}
 `, issuer)})
 	exchange := func() (int, []byte) {
 		now := p.Clock.Now().Unix()

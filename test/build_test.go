@@ -2,9 +2,8 @@ package test
 
 import (
 	"bufio"
-	"bytes"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,7 +55,6 @@ func program(t testing.TB, name string) string {
 type process struct {
 	cmd    *exec.Cmd
 	op     client.Operator
-	stderr *bytes.Buffer
 	exited chan struct{}
 }
 
@@ -64,50 +62,55 @@ type process struct {
 // listen is 127.0.0.1:0 for a first start; a restart keeps the address.
 func startProcess(t testing.TB, dir, listen string, args ...string) *process {
 	t.Helper()
-	p := &process{stderr: &bytes.Buffer{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(program(t, "podkey"), append([]string{"server", "--data", dir, "--listen", listen}, args...)...)
-	pipe, err := p.cmd.StderrPipe()
+	p, err := launch(program(t, "podkey"), dir, listen, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { p.stop(syscall.SIGTERM) })
+	return p
+}
+
+// launch is startProcess for those who stop the process themselves.
+func launch(podkey, dir, listen string, args ...string) (*process, error) {
+	p := &process{exited: make(chan struct{})}
+	p.cmd = exec.Command(podkey, append([]string{"server", "--data", dir, "--listen", listen}, args...)...)
+	pipe, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
 	}
-	ready := make(chan bool, 1)
-	var mu sync.Mutex
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	ready, ended := make(chan struct{}), make(chan string, 1)
 	go func() {
+		var said strings.Builder
 		for s := bufio.NewScanner(pipe); s.Scan(); {
-			mu.Lock()
-			p.stderr.WriteString(s.Text() + "\n")
-			mu.Unlock()
+			said.WriteString(s.Text() + "\n")
 			if strings.HasPrefix(s.Text(), "podkey: ready") {
-				ready <- true
+				close(ready)
 			}
 		}
 		p.cmd.Wait()
 		close(p.exited)
-		ready <- false
+		ended <- said.String()
 	}()
-	t.Cleanup(func() { p.stop(syscall.SIGTERM) })
 	select {
-	case ok := <-ready:
-		if !ok {
-			mu.Lock()
-			defer mu.Unlock()
-			t.Fatalf("the server did not start:\n%s", p.stderr)
-		}
+	case <-ready:
+	case said := <-ended:
+		return nil, fmt.Errorf("the server did not start:\n%s", said)
 	case <-time.After(30 * time.Second):
 		p.stop(syscall.SIGKILL)
-		t.Fatal("the server was not ready within 30 s")
+		return nil, errors.New("the server was not ready within 30 s")
 	}
 	b, err := os.ReadFile(filepath.Join(dir, client.OperatorFile))
+	if err == nil {
+		err = json.Unmarshal(b, &p.op)
+	}
 	if err != nil {
-		t.Fatal(err)
+		p.stop(syscall.SIGKILL)
+		return nil, err
 	}
-	if err := json.Unmarshal(b, &p.op); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return p, nil
 }
 
 // stop sends a signal and waits for the end.
@@ -119,20 +122,4 @@ func (p *process) stop(sig syscall.Signal) {
 	}
 	_ = p.cmd.Process.Signal(sig)
 	<-p.exited
-}
-
-// podkey runs a podkey command and returns its output.
-func podkey(t testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program(t, "podkey"), args...)
-	cmd.Env = append(os.Environ(), env...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	if _, exited := err.(*exec.ExitError); err != nil && !exited {
-		t.Fatal(err)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

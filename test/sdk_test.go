@@ -281,7 +281,7 @@ func TestEachWrongFieldHasItsCode(t *testing.T) {
 		{"another issuer", func(i string) map[string]any { return federated("https://issuer.example/", subject, exchange) }, "AADSTS700211"},
 		{"another namespace", func(i string) map[string]any { return federated(i, "system:serviceaccount:other:web", exchange) }, "AADSTS700213"},
 		{"another service account", func(i string) map[string]any { return federated(i, "system:serviceaccount:shop:job", exchange) }, "AADSTS700213"},
-		{"subject in another case", func(i string) map[string]any { return federated(i, "system:serviceaccount:Shop:web", exchange) }, "AADSTS700213"},
+		{"subject in another case", func(i string) map[string]any { return federated(i, "system:serviceaccount:Shop:web", exchange) }, "AADSTS7002138"},
 		{"another audience", func(i string) map[string]any { return federated(i, subject, "api://other") }, "AADSTS700212"},
 		{"audience in another case", func(i string) map[string]any { return federated(i, subject, "api://azureadtokenexchange") }, "AADSTS700212"},
 		{"no credential", nil, "AADSTS70025"},

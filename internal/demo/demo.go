@@ -322,6 +322,7 @@ func refusal(stderr, code string) string {
 		if strings.HasPrefix(d, code) {
 			d, _, _ = strings.Cut(d, " Trace ID")
 			d, _, _ = strings.Cut(d, `\r\n`)
+			d, _, _ = strings.Cut(d, " Please check")
 			return spaces.ReplaceAllString(d, " ")
 		}
 	}

@@ -83,7 +83,7 @@ func (s *Server) tlsConfig(ctx context.Context) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	azureCert := pki.NewSource(azure, pki.Leaf{DNSNames: azureDNSNames}, s.now).GetCertificate
+	azureCert := pki.NewSource(azure, pki.Leaf{DNSNames: azureDNSNames}, s.authority.now).GetCertificate
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
@@ -117,7 +117,7 @@ func (s *Server) ownCertificate(ca *pki.CA) (getCertificate, error) {
 			leaf.IPs = append(leaf.IPs, ip)
 		}
 	}
-	return pki.NewSource(ca, leaf, s.now).GetCertificate, nil
+	return pki.NewSource(ca, leaf, s.authority.now).GetCertificate, nil
 }
 
 // azureDomains are Azure's domains that the server answers for, with all

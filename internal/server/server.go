@@ -116,7 +116,8 @@ func (s *Server) assemble() error {
 	own := web.OwnNames(s.config.Domain)
 	azure := web.AzureNames(own)
 
-	s.authority = newAuthority(s.store, s.now)
+	// Certificates are judged by the peers' clocks, which Deps.Now does not move.
+	s.authority = newAuthority(s.store, time.Now)
 	s.settings = store.NewTable[settings](s.store, "settings", store.TableOptions[settings]{Mode: store.Plain})
 	s.keys = token.NewKeys(s.store, token.Options{Now: s.now, ForceRS256: s.config.Tokens.Algorithm == "RS256", Log: s.log})
 	s.verifier = &token.Verifier{Keys: s.keys, Now: s.now}

@@ -10,7 +10,6 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -506,10 +505,7 @@ func FuzzJWT(f *testing.F) {
 		}
 		jws, err := jose.ParseSignedCompact(raw, all)
 		if err != nil {
-			if u := (*jose.ErrUnexpectedSignatureAlgorithm)(nil); errors.As(err, &u) {
-				return
-			}
-			return // go-jose decodes keys in headers, which we ignore
+			return // another algorithm, or a bad key in the header, which we ignore
 		}
 		if h := jws.Signatures[0].Protected; h.Algorithm != a.Algorithm || h.KeyID != a.KeyID {
 			t.Errorf("header read as %q %q, by go-jose %q %q", a.Algorithm, a.KeyID, h.Algorithm, h.KeyID)

@@ -168,8 +168,9 @@ func (k *Keys) due(row []*signingKey, purpose Purpose, alg jose.SignatureAlgorit
 	switch signs := signer(row, now); {
 	case !wanted:
 	case signs == nil:
-		// None yet, or a clock that was set back: nobody can have waited.
-		r.create, r.signFrom = true, now
+		// None yet, or a clock that was set back: nobody can have waited. It
+		// signs at once on servers whose clocks are late as well.
+		r.create, r.signFrom = true, now.Add(-Leeway)
 	case row[len(row)-1] == signs && !now.Before(signs.signFrom.Add(k.o.Lifetime-k.o.Overlap)):
 		r.create, r.signFrom = true, later(signs.signFrom.Add(k.o.Lifetime), now.Add(k.o.Overlap))
 	}

@@ -21,7 +21,7 @@ func (h *Handler) registerResources() {
 }
 
 // resources lists everything below a subscription or group that a group can
-// hold, of all types.
+// hold, of all types, in order of id.
 func (h *Handler) resources(ctx context.Context, scope ID) ([]Resource, error) {
 	var all []Resource
 	for _, rt := range h.reg.types {
@@ -34,6 +34,7 @@ func (h *Handler) resources(ctx context.Context, scope ID) ([]Resource, error) {
 		}
 		all = append(all, some...)
 	}
+	sortByKey(all, func(r *Resource) string { return strings.ToLower(r.ID) })
 	return all, nil
 }
 

@@ -283,7 +283,7 @@ func TestSDKIdentities(t *testing.T) {
 		Issuer: to.Ptr("https://issuer.example/clusters/c/"), Subject: to.Ptr("system:serviceaccount:ns:sa"), Audiences: []*string{to.Ptr("api://AzureADTokenExchange")},
 	}}
 	_, err = fc.CreateOrUpdate(ctx, "Demo-rg", "app-id", "cred2", same, nil)
-	wantCode(t, err, 409, "FederatedIdentityCredentialConflict")
+	wantCode(t, err, 400, "BadRequest")
 	same.Properties.Subject = to.Ptr("system:serviceaccount:ns:sb")
 	_, err = fc.CreateOrUpdate(ctx, "Demo-rg", "app-id", "cred2", same, nil)
 	ok(t, err)

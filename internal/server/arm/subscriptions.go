@@ -190,9 +190,22 @@ func mustParse(s string) ID {
 }
 
 // holdsRoleBelow tells whether the caller holds any role at an id, below it
-// or above it.
+// or above it. Whom the directory has no more, or has disabled, holds none:
+// a token and role assignments outlive their principal.
 func (q *Request) holdsRoleBelow(ctx context.Context, id ID) (bool, error) {
-	found, err := q.h.assignmentsOf(ctx, q.TenantID, id, append([]string{q.Principal.ObjectID}, q.Principal.Groups...))
+	p, d := &q.Principal, q.h.o.Directory
+	sp, known, err := d.ServicePrincipal(ctx, p.ObjectID)
+	if err != nil {
+		return false, err
+	}
+	known = known && sp.Enabled && sp.TenantID == q.TenantID
+	if !known {
+		u, ok, err := d.User(ctx, q.TenantID, p.ObjectID)
+		if err != nil || !ok || !u.Enabled || !strings.EqualFold(u.ObjectID, p.ObjectID) {
+			return false, err
+		}
+	}
+	found, err := q.h.assignmentsOf(ctx, q.TenantID, id, append([]string{p.ObjectID}, p.Groups...))
 	return len(found) > 0, err
 }
 

@@ -152,8 +152,8 @@ func (r *RBAC) check(ctx context.Context, a *Assignment) error {
 	if a.TenantID = canonical(a.TenantID); a.TenantID == "" {
 		return fault.BadRequest("InvalidTenantId", "The role assignment has no tenant.")
 	}
-	if len(a.Scope) > 1 {
-		a.Scope = strings.TrimSuffix(a.Scope, "/")
+	if s, ok := strings.CutSuffix(a.Scope, "/"); ok && s != "" && s != "/" { // "//" is not the tenant
+		a.Scope = s
 	}
 	if !validScope(a.Scope) {
 		return fault.BadRequest("InvalidScope", "The scope of the role assignment is not valid.")

@@ -41,9 +41,10 @@ type openIDDocument struct {
 
 // openIDConfiguration serves the discovery document of version 1 or 2.
 //
-// Below /adfs the endpoints are those at the root all the same, and the issuer
-// is always the one of version 2.0: MSAL for Go demands that it has the
-// authority's host, which the issuer of version 1.0 need not have.
+// Below /adfs there is only one document, of version 2.0 whatever the path:
+// MSAL asks for it without a version and goes on to send a scope, and MSAL for
+// Go demands an issuer with the authority's host, which that of version 1.0
+// need not have. The endpoints are those at the root.
 func (s *service) openIDConfiguration(version int) web.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		realm, err := s.realm(r)
@@ -53,11 +54,8 @@ func (s *service) openIDConfiguration(version int) web.HandlerFunc {
 		n := web.CallOf(r.Context()).Names
 		base := n.Login + "/" + realm.segment
 		oauth, keys, issuer := base+"/oauth2/v2.0", base+"/discovery/v2.0/keys", n.IssuerV2(realm.id())
-		if version == 1 {
-			oauth, keys = base+"/oauth2", base+"/discovery/keys"
-			if !realm.adfs {
-				issuer = n.IssuerV1(realm.id())
-			}
+		if version == 1 && !realm.adfs {
+			oauth, keys, issuer = base+"/oauth2", base+"/discovery/keys", n.IssuerV1(realm.id())
 		}
 		doc := openIDDocument{
 			TokenEndpoint:         oauth + "/token",

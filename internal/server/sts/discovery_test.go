@@ -40,10 +40,10 @@ func TestDiscoveryDocuments(t *testing.T) {
 		{azureHost, "/" + tenantID, azure, tenantID, 1, "https://sts.windows.net/" + tenantID + "/", "graph.microsoft.com", "microsoftonline.com"},
 		{azureHost, "/common/v2.0", azure, "common", 2, azure + "/{tenantid}/v2.0", "graph.microsoft.com", "microsoftonline.com"},
 		{bareHost, "/" + tenantID + "/v2.0", bare, tenantID, 2, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
-		{bareHost, "/adfs", bare, tenantID, 1, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
-		{bareHost, "/adfs/aad/" + tenantID, bare, tenantID, 1, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
+		{bareHost, "/adfs", bare, tenantID, 2, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
+		{bareHost, "/adfs/aad/" + tenantID, bare, tenantID, 2, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
 		{bareHost, "/adfs/aad/contoso.example/v2.0", bare, tenantID, 2, bare + "/" + tenantID + "/v2.0", bareHost, bareHost},
-		{bareHost, "/adfs/aad/organizations", bare, "organizations", 1, bare + "/{tenantid}/v2.0", bareHost, bareHost},
+		{bareHost, "/adfs/aad/organizations", bare, "organizations", 2, bare + "/{tenantid}/v2.0", bareHost, bareHost},
 	} {
 		a := g.get(c.host, c.path+"/.well-known/openid-configuration")
 		if a.Code != 200 {

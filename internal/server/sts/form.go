@@ -17,8 +17,8 @@ const (
 	maxParameters = 100
 )
 
-// form is a parsed body: the parameters with a value, each at most once.
-// Those that nobody reads are kept but have no effect.
+// form is a parsed body: its parameters, each at most once. One without a
+// value is as good as absent; those that nobody reads have no effect.
 type form map[string]string
 
 // readForm reads a request's form. Only the body counts: a credential in the
@@ -41,10 +41,10 @@ func readForm(r *http.Request) (form, error) {
 // parseForm parses application/x-www-form-urlencoded strictly: a parameter
 // that occurs twice could be read differently by somebody else, so the
 // request is refused (RFC 6749 3.2), as is anything that is not validly
-// encoded UTF-8. A parameter without a value counts as absent.
+// encoded UTF-8.
 func parseForm(body string) (form, error) {
 	f := make(form, 8)
-	seen, n := map[string]bool{}, 0
+	n := 0
 	for pair := range strings.SplitSeq(body, "&") {
 		if pair == "" {
 			continue
@@ -58,13 +58,10 @@ func parseForm(body string) (form, error) {
 		if err1 != nil || err2 != nil || !utf8.ValidString(name) || !utf8.ValidString(value) {
 			return nil, errMalformed("The request body is not validly encoded.")
 		}
-		if seen[name] {
+		if _, twice := f[name]; twice {
 			return nil, errDuplicate(name)
 		}
-		seen[name] = true
-		if value != "" {
-			f[name] = value
-		}
+		f[name] = value
 	}
 	return f, nil
 }

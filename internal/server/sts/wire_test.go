@@ -1,0 +1,19 @@
+package sts_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/podkey/podkey/internal/web/wiretest"
+)
+
+func TestWire(t *testing.T) {
+	wiretest.Run(t, "testdata/wire/*.txtar", func(t *testing.T) (http.Handler, map[string]string) {
+		g := start(t)
+		return g.edge, map[string]string{
+			"tenant": tenantID, "client": g.mi.ClientID, "app": g.app.AppID, "secret": g.secret,
+			"assertion": g.issuer.sign(g.assertion(), nil),
+			"stranger":  g.issuer.sign(merge(g.assertion(), map[string]any{"sub": "system:serviceaccount:shop:stranger"}), nil),
+		}
+	})
+}

@@ -1,0 +1,48 @@
+package test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestCommandLine runs the scripts of testdata/script with the real programs.
+// A script's data directory is $WORK/data; `serve` starts a server on it,
+// `stop` ends it.
+func TestCommandLine(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Fatal("curl is missing; install it with: apt-get install curl")
+	}
+	bin := filepath.Dir(program(t, "podkey"))
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("PODKEY_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("LISTEN", "127.0.0.1:0")
+			e.Values[serverKey{}] = new(*process)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": func(ts *testscript.TestScript, neg bool, args []string) {
+				p, err := launch(program(t, "podkey"), ts.MkAbs("data"), ts.Getenv("LISTEN"), args...)
+				ts.Check(err)
+				ts.Setenv("LISTEN", p.op.Listen)
+				*ts.Value(serverKey{}).(**process) = p
+				ts.Defer(func() { p.stop(syscall.SIGTERM) })
+			},
+			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
+				(*ts.Value(serverKey{}).(**process)).stop(syscall.SIGTERM)
+			},
+		},
+	})
+}
+
+// serverKey is where a script keeps its server.
+type serverKey struct{}
