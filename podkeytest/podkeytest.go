@@ -29,6 +29,8 @@ package podkeytest
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -58,6 +60,8 @@ type Options struct {
 	LoopbackIssuers bool
 	// Verbose writes the server's log to the test's.
 	Verbose bool
+
+	log io.Writer
 }
 
 // Podkey is a running server.
@@ -79,79 +83,140 @@ type Podkey struct {
 	// Clock is the server's clock. Tokens, deadlines and retention follow it.
 	Clock *Clock
 
-	t   testing.TB
-	api *client.Client
+	api       *client.Client
+	ctx       context.Context // the server's life
+	cancel    func()
+	done      chan error
+	temporary bool            // DataDir is ours to remove
+	fatal     func(err error) // does not return
 }
 
 // Start runs a server until the test ends. It fails the test if the server
 // does not start or the declaration is not right.
 func Start(t testing.TB, o Options) *Podkey {
 	t.Helper()
-	dir := o.Dir
-	if dir == "" {
-		dir = t.TempDir()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
 	}
-	clock := NewClock(o.Now)
-	var logTo io.Writer = io.Discard
 	if o.Verbose {
-		logTo = t.Output()
+		o.log = t.Output()
 	}
-	s, err := server.New(t.Context(), server.Config{
-		Data: dir, Listen: "127.0.0.1:0",
-		Tokens: server.TokenConfig{Algorithm: o.TokenAlgorithm, FederatedLimit: o.FederatedLimit},
-		Issuer: server.IssuerConfig{AllowLoopback: o.LoopbackIssuers},
-	}, server.Deps{Log: slog.New(slog.NewTextHandler(logTo, nil)), Now: clock.Now})
+	p, err := New(context.WithoutCancel(t.Context()), o)
 	if err != nil {
 		t.Fatalf("podkeytest: %v", err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	p.fatal = func(err error) {
+		t.Helper()
+		t.Fatalf("podkeytest: %v", err)
+	}
 	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
+		if err := p.Close(); err != nil {
 			t.Errorf("podkeytest: the server failed: %v", err)
 		}
 	})
+	return p
+}
+
+// New is [Start] for TestMain and examples: the caller must call
+// [Podkey.Close]. Methods that would fail the test panic instead.
+func New(ctx context.Context, o Options) (_ *Podkey, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &Podkey{
+		Authority: "https://login.microsoftonline.com/", DataDir: o.Dir, Clock: NewClock(o.Now), ctx: ctx, cancel: cancel,
+		fatal: func(err error) { panic("podkeytest: " + err.Error()) },
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.DataDir == "" {
+		if p.DataDir, err = os.MkdirTemp("", "podkeytest-"); err != nil {
+			return nil, err
+		}
+		p.temporary = true
+	}
+	if o.log == nil {
+		o.log = io.Discard
+	}
+	s, err := server.New(ctx, server.Config{
+		Data: p.DataDir, Listen: "127.0.0.1:0",
+		Tokens: server.TokenConfig{Algorithm: o.TokenAlgorithm, FederatedLimit: o.FederatedLimit},
+		Issuer: server.IssuerConfig{AllowLoopback: o.LoopbackIssuers},
+	}, server.Deps{Log: slog.New(slog.NewTextHandler(o.log, nil)), Now: p.Clock.Now})
+	if err != nil {
+		return nil, err
+	}
+	p.done = make(chan error, 1)
+	go func() { p.done <- s.Run(ctx) }()
 	select {
 	case <-s.Ready():
-	case err := <-done:
-		done <- nil
-		t.Fatalf("podkeytest: %v", err)
+	case err := <-p.done:
+		p.done = nil
+		return nil, err
 	}
-	op := s.Operator()
-	p := &Podkey{
-		TenantID: op.TenantID, SubscriptionID: op.SubscriptionID, ClientID: op.ClientID, ClientSecret: op.ClientSecret,
-		ObjectID: op.ObjectID, Issuer: op.Endpoints.Issuer, Authority: "https://login.microsoftonline.com/", DataDir: dir,
-		Clock: clock, t: t,
+	if err := p.connect(s.Operator()); err != nil {
+		return nil, err
 	}
+	if o.Declare != "" {
+		if err := p.declare(o.Declare); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// connect fills in what the operator's file says.
+func (p *Podkey) connect(op client.Operator) error {
+	p.TenantID, p.SubscriptionID = op.TenantID, op.SubscriptionID
+	p.ClientID, p.ClientSecret, p.ObjectID = op.ClientID, op.ClientSecret, op.ObjectID
+	p.Issuer = op.Endpoints.Issuer
 	roots := x509.NewCertPool()
 	for _, file := range []string{op.CAFile, op.AzureCAFile} {
 		pem, err := os.ReadFile(file)
-		if err != nil || !roots.AppendCertsFromPEM(pem) {
-			t.Fatalf("podkeytest: read CA %s: %v", file, err)
+		if err != nil {
+			return err
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return errors.New("no certificate in " + file)
 		}
 	}
 	p.api = client.New(op, roots)
-	p.api.Now = clock.Now
+	p.api.Now = p.Clock.Now
 	p.Client = p.api.HTTP
-	t.Cleanup(p.Client.CloseIdleConnections)
-	if o.Declare != "" {
-		p.Declare(o.Declare)
+	return nil
+}
+
+// Close ends the server. It is for those who called [New].
+func (p *Podkey) Close() error {
+	p.cancel()
+	var err error
+	if p.Client != nil {
+		p.Client.CloseIdleConnections()
 	}
-	return p
+	if p.done != nil {
+		err = <-p.done
+		p.done = nil
+	}
+	if p.temporary {
+		err = errors.Join(err, os.RemoveAll(p.DataDir))
+	}
+	return err
 }
 
 // Declare makes the server hold more.
 func (p *Podkey) Declare(yaml string) {
-	p.t.Helper()
+	if err := p.declare(yaml); err != nil {
+		p.fatal(err)
+	}
+}
+
+func (p *Podkey) declare(yaml string) error {
 	f, err := bootstrap.Parse([]byte(yaml))
 	if err != nil {
-		p.t.Fatalf("podkeytest: the declaration is wrong: %v", err)
+		return fmt.Errorf("the declaration is wrong: %w", err)
 	}
-	if err := bootstrap.Apply(p.t.Context(), p.api, f, func(bootstrap.Step) {}); err != nil {
-		p.t.Fatalf("podkeytest: %v", err)
-	}
+	return bootstrap.Apply(p.ctx, p.api, f, func(bootstrap.Step) {})
 }
 
 // VaultURL is a vault's URL under Azure's names.
@@ -166,17 +231,16 @@ type Identity struct {
 
 // Identity finds a declared identity by name; the test fails if there is none.
 func (p *Podkey) Identity(name string) Identity {
-	p.t.Helper()
-	all, err := p.api.Identities(p.t.Context())
+	all, err := p.api.Identities(p.ctx)
 	if err != nil {
-		p.t.Fatalf("podkeytest: %v", err)
+		p.fatal(err)
 	}
 	for _, id := range all {
 		if id.Name == name {
 			return Identity{id.ID, id.Properties.ClientID, id.Properties.PrincipalID}
 		}
 	}
-	p.t.Fatalf("podkeytest: there is no identity %q", name)
+	p.fatal(fmt.Errorf("there is no identity %q", name))
 	return Identity{}
 }
 
@@ -184,10 +248,9 @@ func (p *Podkey) Identity(name string) Identity {
 // cluster, such as the kubelet projects into a pod, for the given audiences;
 // api://AzureADTokenExchange without any.
 func (p *Podkey) ServiceAccountToken(namespace, account string, audience ...string) string {
-	p.t.Helper()
-	token, err := p.serviceAccountToken(p.t.Context(), namespace, account, audience...)
+	token, err := p.serviceAccountToken(p.ctx, namespace, account, audience...)
 	if err != nil {
-		p.t.Fatalf("podkeytest: %v", err)
+		p.fatal(err)
 	}
 	return token
 }

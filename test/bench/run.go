@@ -57,7 +57,12 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{o: o, dir: filepath.Join(dir, "data"), podkey: filepath.Join(dir, "podkey")}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.podkey, "github.com/podkey/podkey/cmd/podkey")
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/podkey/podkey").Output()
+	if err != nil {
+		return fmt.Errorf("find the source of podkey: %w", err)
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.podkey, "./cmd/podkey")
+	build.Dir = strings.TrimSpace(string(root))
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build podkey: %w\n%s", err, out)
 	}

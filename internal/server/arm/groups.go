@@ -140,8 +140,8 @@ func (h *Handler) changeGroup(g *group, c groupChange) error {
 //  2. Every resource in it goes, as by its own DELETE: an identity with its
 //     service principal and federated credentials in one transaction, a vault
 //     into the soft-deleted state, each after its role assignments.
-//  3. The role assignments at the group and at anything below it go.
-//  4. The record goes.
+//  3. The record goes, with the role assignments at the group and at anything
+//     below it.
 //
 // A crash between two steps leaves a group that is marked: it is seen with
 // the state Deleting, its resources are there or not, and none of its role
@@ -175,9 +175,6 @@ func (h *Handler) removeGroup(ctx context.Context, tenant string, id ID, by stri
 			}
 		}
 	}
-	if err := h.o.RBAC.DeleteScope(ctx, tenant, id.Key()); err != nil {
-		return true, err
-	}
 	return true, h.s.Update(ctx, func(tx *store.Tx) error {
 		key := groupKey(id.Subscription(), id.Group())
 		g, ok, err := h.groups.Get(tx, key)
@@ -185,6 +182,7 @@ func (h *Handler) removeGroup(ctx context.Context, tenant string, id ID, by stri
 			return err
 		}
 		h.groups.Delete(tx, key)
+		h.o.RBAC.DeleteScopeIn(tx, tenant, id.Key())
 		return nil
 	})
 }

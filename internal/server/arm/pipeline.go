@@ -64,7 +64,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		q.TenantID = q.Principal.TenantID
 	case !known:
 		return fault.NotFound("SubscriptionNotFound", "The subscription '%s' could not be found.", clip(id.Subscription()))
-	case sub.TenantID != q.Principal.TenantID:
+	case !strings.EqualFold(sub.TenantID, q.Principal.TenantID):
 		return wrongTenant(c.Names, q.Principal, sub.TenantID)
 	default:
 		q.TenantID = sub.TenantID

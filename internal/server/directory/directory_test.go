@@ -124,7 +124,7 @@ func TestManagedIdentityIsAClientAndAPrincipal(t *testing.T) {
 		t.Error(diff)
 	}
 	p, ok, err := d.Principal(ctx, m.PrincipalID)
-	if diff := cmp.Diff(directory.Principal{ObjectID: m.PrincipalID, Kind: directory.PrincipalService, TenantID: tenantID, DisplayName: "Reader", AppID: m.ClientID}, p); diff != "" || !ok || err != nil {
+	if diff := cmp.Diff(directory.Principal{ObjectID: m.PrincipalID, Kind: directory.PrincipalService, TenantID: tenantID, DisplayName: "Reader", AppID: m.ClientID, Enabled: true}, p); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v %s", ok, err, diff)
 	}
 
@@ -284,6 +284,9 @@ func TestApplications(t *testing.T) {
 		if c, _, _ := d.Client(ctx, tenantID, a.AppID); c.Enabled {
 			t.Error("enabled although its service principal is not")
 		}
+		if p, _, _ := d.Principal(ctx, sp.ObjectID); p.Enabled {
+			t.Error("the principal is enabled")
+		}
 	})
 	t.Run("delete", func(t *testing.T) {
 		if _, err := d.PutFederated(ctx, a.ObjectID, credential("kube")); err != nil {
@@ -327,7 +330,7 @@ func TestUsers(t *testing.T) {
 		}
 	}
 	p, ok, err := d.Principal(ctx, u.ObjectID)
-	if diff := cmp.Diff(directory.Principal{ObjectID: u.ObjectID, Kind: directory.PrincipalUser, TenantID: tenantID, DisplayName: "Ada"}, p); diff != "" || !ok || err != nil {
+	if diff := cmp.Diff(directory.Principal{ObjectID: u.ObjectID, Kind: directory.PrincipalUser, TenantID: tenantID, DisplayName: "Ada", Enabled: true}, p); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v %s", ok, err, diff)
 	}
 	_, err = d.CreateUser(ctx, directory.User{TenantID: tenantID, UserPrincipalName: "ADA@contoso.example"}, "another password")

@@ -174,11 +174,26 @@ func (h *Handler) refuse(rq *request, operation, reason string) error {
 // if the path names one, else the vault. Text that is not a name never gets
 // into an id, so that it cannot choose what is authorised.
 func (rq *request) object() string {
-	id := strings.ToLower(rq.vault.ID)
+	const collection = "/secrets/"
+	var b strings.Builder
+	b.Grow(len(rq.vault.ID) + len(collection) + len(rq.name))
+	writeLower(&b, rq.vault.ID)
 	if validName(rq.name) {
-		return id + "/secrets/" + strings.ToLower(rq.name)
+		b.WriteString(collection)
+		writeLower(&b, rq.name)
 	}
-	return id
+	return b.String()
+}
+
+// writeLower appends ASCII text in lower case.
+func writeLower(b *strings.Builder, s string) {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		b.WriteByte(c)
+	}
 }
 
 // authorise asks rbac, which also writes the audit line.

@@ -93,7 +93,7 @@ func canonicalThumbprint(s string) string {
 	s = strings.TrimRight(s, "=")
 	s = strings.NewReplacer("+", "-", "/", "_").Replace(s)
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil {
+	if err != nil || len(b) == 0 || strings.ContainsAny(s, "\r\n") { // which the decoder skips
 		return "?"
 	}
 	return base64.RawURLEncoding.EncodeToString(b)

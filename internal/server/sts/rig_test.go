@@ -83,7 +83,7 @@ func (g *rig) advance(d time.Duration) {
 // start builds a rig; adjust may change the handler before it serves.
 func start(t testing.TB, adjust ...func(*sts.Handler)) *rig {
 	t.Helper()
-	g := &rig{t: t, audit: &buffer{}, log: &buffer{}, now: rigStart}
+	g := &rig{t: t, audit: &buffer{}, log: &buffer{}, now: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)}
 	storetest.New(t, "", func(s *store.Store) {
 		g.dir = directory.New(s, directory.Options{Now: g.clock, AllowLoopback: true})
 		g.keys = token.NewKeys(s, token.Options{Now: g.clock})
