@@ -164,7 +164,12 @@ func (v *victim) publicKeys(t *testing.T) (forms [][]byte) {
 			pub = &rsa.PublicKey{N: num(k.N), E: int(num(k.E).Int64())}
 			forms = append(forms, []byte(k.N), num(k.N).Bytes())
 		} else {
-			pub = &ecdsa.PublicKey{Curve: elliptic.P256(), X: num(k.X), Y: num(k.Y)}
+			point := append([]byte{4}, append(num(k.X).FillBytes(make([]byte, 32)), num(k.Y).FillBytes(make([]byte, 32))...)...)
+			key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pub = key
 			forms = append(forms, []byte(k.X))
 		}
 		der, err := x509.MarshalPKIXPublicKey(pub)
@@ -192,9 +197,12 @@ func TestAttackForgedTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	point, err := own.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	jwk := map[string]any{"kty": "EC", "crv": "P-256", "kid": v.header["kid"],
-		"x": base64.RawURLEncoding.EncodeToString(own.X.FillBytes(make([]byte, 32))),
-		"y": base64.RawURLEncoding.EncodeToString(own.Y.FillBytes(make([]byte, 32)))}
+		"x": base64.RawURLEncoding.EncodeToString(point[1:33]), "y": base64.RawURLEncoding.EncodeToString(point[33:])}
 	var fetched atomic.Int32
 	trap := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fetched.Add(1)

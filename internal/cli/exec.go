@@ -77,7 +77,7 @@ func (s *session) run(cmd *cobra.Command, args []string, prepare func(context.Co
 	g, ctx := errgroup.WithContext(base)
 	domain := strings.TrimPrefix(op.Endpoints.Login, "https://login.")
 	p := &proxy.Proxy{
-		Allow: func(host string, port int) bool { return server.Serves(domain, host) },
+		Allow: func(host string, port int) bool { return server.Serves(domain, host, port) },
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", op.Listen)
@@ -116,6 +116,9 @@ func (s *session) child(cmd *cobra.Command, ctx context.Context, args []string, 
 	env, err := workload.ExecEnv(o)
 	if err != nil {
 		return 0, err
+	}
+	if len(env.Unset) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "podkey: not passed on, as it would lead past Podkey: %s\n", strings.Join(env.Unset, ", "))
 	}
 	extra, err := prepare()
 	if err != nil {

@@ -278,7 +278,8 @@ func TestLoadCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := issue(t, again, pki.Leaf{DNSNames: []string{"a.example"}}).Leaf
+	issued := issue(t, again, pki.Leaf{DNSNames: []string{"a.example"}})
+	leaf := issued.Leaf
 	if err := verify(ca, leaf, "a.example", day0); err != nil {
 		t.Errorf("a leaf of the loaded CA: %v", err)
 	}
@@ -290,7 +291,7 @@ func TestLoadCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leafKey, err := x509.MarshalPKCS8PrivateKey(issue(t, ca, pki.Leaf{DNSNames: []string{"a.example"}}).PrivateKey)
+	leafKey, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}

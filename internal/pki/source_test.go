@@ -2,6 +2,7 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,8 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -86,34 +87,87 @@ func TestSourceOutlivesItsCA(t *testing.T) {
 	}
 }
 
+// heldSigner is a CA's key that signs when hold returns.
+type heldSigner struct {
+	crypto.Signer
+	hold func()
+}
+
+func (h heldSigner) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	h.hold()
+	return h.Signer.Sign(r, digest, o)
+}
+
 func TestSourceConcurrency(t *testing.T) {
-	const callers, rounds = 16, 20
-	c := newClock(day0)
-	s := pki.NewSource(newCA(t), pki.Leaf{DNSNames: []string{"a.example"}, Lifetime: 30 * time.Hour}, c.now)
-	seen := map[string]bool{}
-	for range rounds {
-		var (
-			wg  sync.WaitGroup
-			mu  sync.Mutex
-			old = c.now()
-		)
-		for range callers {
-			wg.Go(func() {
-				cert, err := s.GetCertificate(nil)
-				if err != nil || !c.now().Before(cert.Leaf.NotAfter) {
-					t.Errorf("at %v: %v, %v", old, cert, err)
-					return
-				}
-				mu.Lock()
-				seen[cert.Leaf.SerialNumber.String()] = true
-				mu.Unlock()
-			})
-		}
-		wg.Wait()
-		c.set(old.Add(21 * time.Hour))
+	const callers = 16
+	var (
+		ca     = newCA(t)
+		asked  atomic.Int64 // calls of now
+		signed atomic.Int64
+		gate   = make(chan struct{})
+		at     = newClock(day0)
+	)
+	now := func() time.Time {
+		asked.Add(1)
+		return at.now()
 	}
-	if len(seen) != rounds {
-		t.Errorf("%d leaves were signed in %d lives", len(seen), rounds)
+	hold := func() {
+		signed.Add(1)
+		<-gate
+	}
+	slow := &pki.CA{Cert: ca.Cert, Key: heldSigner{ca.Key, hold}}
+	s := pki.NewSource(slow, pki.Leaf{DNSNames: []string{"a.example"}, Lifetime: 30 * time.Hour}, now)
+
+	// At first there is nothing to serve: all wait, for one signature.
+	get := func() string {
+		c, err := s.GetCertificate(nil)
+		if err != nil {
+			return err.Error()
+		}
+		return c.Leaf.SerialNumber.String()
+	}
+	got := make(chan string, callers)
+	for range callers {
+		go func() { got <- get() }()
+	}
+	for asked.Load() < callers {
+		runtime.Gosched()
+	}
+	for range 1000 {
+		runtime.Gosched() // to where they wait
+	}
+	gate <- struct{}{}
+	first := <-got
+	for range callers - 1 {
+		select {
+		case again := <-got:
+			if again != first {
+				t.Error("two first leaves")
+			}
+		case gate <- struct{}{}:
+			t.Fatal("a second leaf was signed")
+		}
+	}
+
+	// At renewal one signs, and nobody else waits for it.
+	at.set(day0.Add(21 * time.Hour))
+	renewed := make(chan string)
+	go func() { renewed <- get() }()
+	for signed.Load() < 2 {
+		runtime.Gosched()
+	}
+	for range callers {
+		if get() != first {
+			t.Error("not the old leaf during a renewal")
+		}
+	}
+	close(gate)
+	second := <-renewed
+	if second == first || get() != second {
+		t.Error("the new leaf is not served")
+	}
+	if n := signed.Load(); n != 2 {
+		t.Errorf("%d signatures", n)
 	}
 }
 

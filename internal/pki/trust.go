@@ -59,17 +59,22 @@ func TrustStoreP12(password string, pems ...[]byte) ([]byte, error) {
 	if len(certs) == 0 {
 		return nil, errors.New("make trust store: no certificate")
 	}
-	entries := make([]pkcs12.TrustStoreEntry, len(certs))
-	for i, c := range certs {
-		// Java keeps one entry per alias: roots that share a subject, as
-		// renewed ones do, must not share an alias.
-		entries[i] = pkcs12.TrustStoreEntry{Cert: c, FriendlyName: fmt.Sprintf("%x", sha256.Sum256(c.Raw))}
-	}
-	b, err := pkcs12.Modern2023.EncodeTrustStoreEntries(entries, password)
+	b, err := pkcs12.Modern2023.EncodeTrustStoreEntries(trustEntries(certs), password)
 	if err != nil {
 		return nil, fmt.Errorf("make trust store: %w", err)
 	}
 	return b, nil
+}
+
+// trustEntries names each certificate by its fingerprint. Java keeps one entry
+// per alias: roots that share a subject, as renewed ones do, must not share
+// an alias.
+func trustEntries(certs []*x509.Certificate) []pkcs12.TrustStoreEntry {
+	entries := make([]pkcs12.TrustStoreEntry, len(certs))
+	for i, c := range certs {
+		entries[i] = pkcs12.TrustStoreEntry{Cert: c, FriendlyName: fmt.Sprintf("%x", sha256.Sum256(c.Raw))}
+	}
+	return entries
 }
 
 // systemFiles are where distributions keep their roots, the first that exists

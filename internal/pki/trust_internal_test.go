@@ -72,6 +72,13 @@ func TestTrustStoreP12(t *testing.T) {
 	if d := cmp.Diff([]string{"a", "a", "b"}, names(got)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+	aliases := map[string]bool{}
+	for _, e := range trustEntries(got) {
+		aliases[e.FriendlyName] = true
+	}
+	if len(aliases) != 3 {
+		t.Errorf("aliases %v: Java would drop an entry", aliases)
+	}
 	if _, err := pkcs12.DecodeTrustStore(store, "wrong"); err == nil {
 		t.Error("opened with a wrong password")
 	}

@@ -151,6 +151,15 @@ func TestAcceptedHeads(t *testing.T) {
 	}
 }
 
+// The person who typed the proxy's URL wrong is told what is wrong with it.
+func TestUserInformationIsNamed(t *testing.T) {
+	r := start(t, serveTCP(t, echo), proxy.Proxy{})
+	got := r.send(t, "CONNECT user:secret@kv1.vault.azure.net:443 HTTP/1.1\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 400 Bad Request: user information before the requested host\r\n") {
+		t.Errorf("%q", got)
+	}
+}
+
 // What follows a refused request, in the same segment or later, is never read
 // as a request.
 func TestNothingIsSmuggledBehindARefusal(t *testing.T) {

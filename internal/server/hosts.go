@@ -37,11 +37,12 @@ const (
 	originFace // a bare address
 )
 
-// Serves reports whether a server of the domain (port ignored) answers for a
-// host name, under its own names or Azure's: what a proxy may let through.
-func Serves(domain, host string) bool {
-	f, _, _ := classify(hostOf(domain), host)
-	return f != noFace && f != originFace
+// Serves reports whether a server of the domain answers for a host name, under
+// its own names or Azure's: what a proxy may let through. Azure's names are
+// good on port 443 alone.
+func Serves(domain, host string, port int) bool {
+	f, azure, _ := classify(hostOf(domain), host)
+	return f != noFace && f != originFace && (!azure || port == 443)
 }
 
 // classify says what a lower-case host name without port stands for, whether

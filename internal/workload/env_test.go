@@ -259,7 +259,8 @@ func TestCredentialsAreNotInherited(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
-	e := &workload.Env{Set: []string{"B=2", "C=3", "B=4"}, Unset: []string{"A", "C", "NONE"}}
+	roomy := append(make([]string, 0, 8), "B=2", "C=3", "B=4")
+	e := &workload.Env{Set: roomy, Unset: []string{"A", "C", "NONE"}}
 	got := e.Apply([]string{"A=1", "B=1", "C=1", "D=a=b", "D=c", "=C:=x", "broken", "AA=1"})
 	if d := cmp.Diff([]string{"B=4", "D=c", "AA=1", "C=3"}, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -108,27 +108,36 @@ func TestTokenFileRetries(t *testing.T) {
 		go f.Run(t.Context())
 
 		m.fail(errors.New("no server"))
-		began, tries := time.Now(), []time.Duration{}
-		for seen := m.calls(); len(tries) < 8; time.Sleep(100 * time.Millisecond) {
-			synctest.Wait()
-			if n := m.calls(); n > seen {
-				seen = n
-				tries = append(tries, time.Since(began).Round(time.Second))
+		// pauses waits for the next n calls and lists the time before each.
+		pauses := func(n int) string {
+			last, seen, out := time.Now(), m.calls(), []time.Duration{}
+			for ; len(out) < n; time.Sleep(100 * time.Millisecond) {
+				synctest.Wait()
+				if c := m.calls(); c > seen {
+					seen = c
+					out = append(out, time.Since(last).Round(time.Second))
+					last = time.Now()
+				}
 			}
+			return fmt.Sprint(out)
 		}
-		s := time.Second
-		want := []time.Duration{480 * s, 481 * s, 483 * s, 487 * s, 495 * s, 511 * s, 541 * s, 571 * s}
-		if fmt.Sprint(tries) != fmt.Sprint(want) {
-			t.Errorf("tries at %v, want %v", tries, want)
+		if got, want := pauses(8), "[8m0s 1s 2s 4s 8s 16s 30s 30s]"; got != want {
+			t.Errorf("pauses before the tries %v, want %v", got, want)
 		}
 		if got := content(t, path); got != "token-1" {
 			t.Errorf("while refreshing fails the file has %q", got)
 		}
 		m.fail(nil)
-		time.Sleep(31 * time.Second)
-		synctest.Wait()
+		if got, want := pauses(1), "[30s]"; got != want {
+			t.Errorf("pause before the try that succeeds %v, want %v", got, want)
+		}
 		if got, want := content(t, path), fmt.Sprintf("token-%d", m.calls()); got != want || got == "token-1" {
 			t.Errorf("after the server came back the file has %q, want %q", got, want)
+		}
+		// The next failure begins with a short pause again.
+		m.fail(errors.New("no server"))
+		if got, want := pauses(3), "[8m0s 1s 2s]"; got != want {
+			t.Errorf("after a success, pauses %v, want %v", got, want)
 		}
 		if out := log.String(); !strings.Contains(out, "no server") || strings.Contains(out, "token-") {
 			t.Errorf("log:\n%s", out)
@@ -193,8 +202,11 @@ func TestTokenFileRefuses(t *testing.T) {
 	if err := os.Chmod(open, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(t.TempDir(), link); err != nil {
+	target, link := filepath.Join(t.TempDir(), "target"), filepath.Join(t.TempDir(), "link")
+	if err := os.Mkdir(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}
 	later := time.Now().Add(time.Hour)

@@ -77,7 +77,7 @@ func run(ctx context.Context, o options) error {
 		name string
 		fn   func(context.Context) error
 	}{
-		{"throughput", b.throughput}, {"cold", b.coldPods}, {"rest", b.atRest}, {"allocations", b.allocations}, {"sizes", b.growth},
+		{"throughput", b.throughput}, {"cold", b.coldPods}, {"rest", b.atRest}, {"sizes", b.growth},
 	} {
 		if o.wants(part.name) {
 			if err := part.fn(ctx); err != nil {
