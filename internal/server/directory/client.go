@@ -87,7 +87,7 @@ type Principal struct {
 	TenantID    string
 	DisplayName string
 	AppID       string // empty for users
-	Enabled     bool
+	Enabled     bool   // its own account is; whether an application is as well, see [Client]
 }
 
 // Kinds of [Principal].

@@ -277,6 +277,25 @@ func TestApplications(t *testing.T) {
 		_, err = d.UpdateApplication(ctx, subID, func(*directory.Application) error { return nil })
 		wantKind(t, err, fault.Missing)
 	})
+	t.Run("lists", func(t *testing.T) {
+		b, _ := application(t, d, directory.Application{DisplayName: "another"})
+		if as, err := d.Applications(ctx, strings.ToUpper(tenantID)); err != nil || len(as) != 2 {
+			t.Errorf("Applications: %d, %v", len(as), err)
+		}
+		if as, err := d.Applications(ctx, subID); err != nil || len(as) != 0 {
+			t.Errorf("another tenant's Applications: %d, %v", len(as), err)
+		}
+		if sps, err := d.ServicePrincipals(ctx, tenantID); err != nil || len(sps) != 2 {
+			t.Errorf("ServicePrincipals: %d, %v", len(sps), err)
+		}
+		got, ok, err := d.ServicePrincipal(ctx, strings.ToUpper(sp.ObjectID))
+		if diff := cmp.Diff(sp, got); diff != "" || !ok || err != nil {
+			t.Errorf("%v %v %s", ok, err, diff)
+		}
+		if existed, err := d.DeleteApplication(ctx, b.ObjectID); !existed || err != nil {
+			t.Errorf("DeleteApplication: %v, %v", existed, err)
+		}
+	})
 	t.Run("disabled", func(t *testing.T) {
 		if err := d.EnableServicePrincipal(ctx, sp.ObjectID, false); err != nil {
 			t.Fatal(err)
@@ -292,8 +311,19 @@ func TestApplications(t *testing.T) {
 		if _, err := d.PutFederated(ctx, a.ObjectID, credential("kube")); err != nil {
 			t.Fatal(err)
 		}
+		_, text, err := d.AddSecret(ctx, a.ObjectID, directory.NewSecret{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, _, err := d.Client(ctx, tenantID, a.AppID)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if existed, err := d.DeleteApplication(ctx, a.ObjectID); err != nil || !existed {
 			t.Fatalf("%v, %v", existed, err)
+		}
+		if _, ok, err := d.VerifySecret(ctx, &before, text); ok || err != nil {
+			t.Errorf("the hash of its secret is still there: %v", err)
 		}
 		if _, ok, _ := d.Client(ctx, tenantID, a.AppID); ok {
 			t.Error("client is still there")
@@ -329,6 +359,9 @@ func TestUsers(t *testing.T) {
 			t.Errorf("VerifyPassword(%q, %q): %v, %v", c.name, c.password, ok, err)
 		}
 	}
+	if us, err := d.Users(ctx, tenantID); err != nil || !cmp.Equal(us, []directory.User{u}) {
+		t.Errorf("Users: %+v, %v", us, err)
+	}
 	p, ok, err := d.Principal(ctx, u.ObjectID)
 	if diff := cmp.Diff(directory.Principal{ObjectID: u.ObjectID, Kind: directory.PrincipalUser, TenantID: tenantID, DisplayName: "Ada", Enabled: true}, p); diff != "" || !ok || err != nil {
 		t.Errorf("%v %v %s", ok, err, diff)
@@ -351,6 +384,17 @@ func TestUsers(t *testing.T) {
 	if _, ok, _ := d.VerifyPassword(ctx, tenantID, u.UserPrincipalName, "battery staple"); !ok {
 		t.Error("the new password does not work")
 	}
+	for _, on := range []bool{false, true} {
+		if err := d.EnableUser(ctx, u.ObjectID, on); err != nil {
+			t.Fatal(err)
+		}
+		_, ok, err := d.VerifyPassword(ctx, tenantID, u.UserPrincipalName, "battery staple")
+		if p, _, _ := d.Principal(ctx, u.ObjectID); ok != on || p.Enabled != on || err != nil {
+			t.Errorf("enabled %v: password right %v, principal enabled %v, %v", on, ok, p.Enabled, err)
+		}
+	}
+	wantKind(t, d.EnableUser(ctx, subID, true), fault.Missing)
+	wantKind(t, d.SetPassword(ctx, subID, "battery staple"), fault.Missing)
 	if existed, err := d.DeleteUser(ctx, u.ObjectID); !existed || err != nil {
 		t.Errorf("DeleteUser: %v, %v", existed, err)
 	}

@@ -43,6 +43,19 @@ func TestNearest(t *testing.T) {
 			directory.Mismatch{Field: "subject", Nearest: kube, Expected: sub, Found: "system:serviceaccount:Shop:web", Hint: directory.HintCase, Differs: []string{"subject"}},
 		},
 		{
+			// An issuer that is alike is a worse guess than one with which
+			// everything else is right.
+			"issuer that moved", []directory.FederatedCredential{cred("alike", "https://new.test/a", "other", audience), kube},
+			directory.Presented{Issuer: "https://new.test/b", Subject: sub, Audiences: []string{audience}},
+			directory.Mismatch{Field: "issuer", Nearest: kube, Expected: issuer, Found: "https://new.test/b", Differs: []string{"issuer"}},
+		},
+		{
+			// A mistake that people make is a better guess than fewer letters.
+			"subject in capitals", []directory.FederatedCredential{cred("alike", issuer, strings.ToUpper(sub)+"2", audience), kube},
+			directory.Presented{Issuer: issuer, Subject: strings.ToUpper(sub), Audiences: []string{audience}},
+			directory.Mismatch{Field: "subject", Nearest: kube, Expected: sub, Found: strings.ToUpper(sub), Hint: directory.HintCase, Differs: []string{"subject"}},
+		},
+		{
 			"subject with a blank", []directory.FederatedCredential{kube},
 			directory.Presented{Issuer: issuer, Subject: sub + " ", Audiences: []string{audience}},
 			directory.Mismatch{Field: "subject", Nearest: kube, Expected: sub, Found: sub + " ", Hint: directory.HintBlank, Differs: []string{"subject"}},

@@ -122,6 +122,23 @@ func (d *Directory) Users(ctx context.Context, tenantID string) ([]User, error) 
 	return d.users.Find(ctx, "tenant", strings.ToLower(tenantID))
 }
 
+// EnableUser switches a user on or off; the password of one that is off is
+// refused.
+func (d *Directory) EnableUser(ctx context.Context, objectID string, on bool) error {
+	id, _ := CanonicalID(objectID)
+	return d.s.Update(ctx, func(tx *store.Tx) error {
+		u, ok, err := d.users.Get(tx, id)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fault.NotFound("Request_ResourceNotFound", "The user '%s' does not exist.", clip(objectID))
+		}
+		u.Enabled = on
+		return d.users.Put(tx, id, u)
+	})
+}
+
 // DeleteUser removes a user and the password.
 func (d *Directory) DeleteUser(ctx context.Context, objectID string) (existed bool, err error) {
 	id, _ := CanonicalID(objectID)

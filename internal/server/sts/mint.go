@@ -41,15 +41,14 @@ const refreshFrom = 2 * time.Hour
 // mint makes the token and the answer around it. The shape of the token is
 // the resource's choice, not the endpoint's.
 func (x *exchange) mint(res resource) (any, error) {
-	managed := x.client.Kind == directory.KindManagedIdentity
 	cae := x.cae && res.own // for other resources nobody would tell the client
-	life := x.lifetime(managed || cae)
+	life := x.lifetime(cae || x.client.Kind == directory.KindManagedIdentity)
 	issued := x.now.Unix()
 	names := x.call.Names
 	c := &token.Access{
 		Audience: res.audience, IssuedAt: issued, NotBefore: issued, Expiry: issued + int64(life/time.Second),
 		IDType: "app", ObjectID: x.client.ServicePrincipalID, Subject: x.client.ServicePrincipalID, TenantID: x.realm.ID,
-		UTI: uniqueID(),
+		UTI: uniqueID(), MIRID: x.client.ResourceID,
 	}
 	if res.version == 2 {
 		c.Version, c.Issuer = "2.0", names.IssuerV2(x.realm.ID)
@@ -61,9 +60,6 @@ func (x *exchange) mint(res resource) (any, error) {
 	}
 	if cae {
 		c.CC = []string{"cp1"}
-	}
-	if managed {
-		c.MIRID = x.client.ResourceID
 	}
 	alg := jose.RS256 // whoever else validates tokens expects Entra's algorithm
 	if res.own {

@@ -241,6 +241,13 @@ func TestClientsKnownByTheirCapabilities(t *testing.T) {
 	if c := g.accept(a); !cmp.Equal(c.CC, []string{"cp1"}) || a.body["expires_in"] != 86400.0 {
 		t.Errorf("xms_cc %v, expires_in %v", c.CC, a.body["expires_in"])
 	}
+	// Whoever owns another resource does not tell its clients anything.
+	f.Set("scope", "https://graph.windows.net/.default")
+	a = g.token(f)
+	if c := g.accept(a); c.CC != nil || a.body["expires_in"] != 4500.0 {
+		t.Errorf("xms_cc %v, expires_in %v", c.CC, a.body["expires_in"])
+	}
+	f.Set("scope", vaultScope)
 	for _, harmless := range []string{`{}`, `null`, `{"access_token":null}`, `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`, `{"access_token":{"xms_cc":{"values":["x"]}}}`} {
 		f.Set("claims", harmless)
 		a := g.token(f)
