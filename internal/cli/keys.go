@@ -68,12 +68,16 @@ func newKeysStatus() *cobra.Command {
 
 // keyStatus is what the server says of its keys.
 type keyStatus struct {
-	KEK      string   `json:"kek"`
-	Primary  string   `json:"primary"`
-	DataKeys []string `json:"dataKeys"`
-	Records  int      `json:"records"`
-	Stale    int      `json:"stale"`
-	Damaged  []string `json:"damaged"`
+	KEK        string `json:"kek"`
+	KEKPending bool   `json:"kekPending"`
+	DataKeys   []struct {
+		ID      string `json:"id"`
+		Primary bool   `json:"primary"`
+		Records int    `json:"records"`
+	} `json:"dataKeys"`
+	Records int      `json:"records"`
+	Stale   int      `json:"stale"`
+	Damaged []string `json:"damaged"`
 }
 
 func keyCommand(cmd *cobra.Command, dir, format string, call func(context.Context, *client.Client, any) error) error {
@@ -92,17 +96,21 @@ func keyCommand(cmd *cobra.Command, dir, format string, call func(context.Contex
 	if format == "json" {
 		return writeJSON(out, st)
 	}
-	fmt.Fprintf(out, "key-encryption key  %s\n", st.KEK)
+	pending := ""
+	if st.KEKPending {
+		pending = "  (its rotation is not finished)"
+	}
+	fmt.Fprintf(out, "key-encryption key  %s%s\n", st.KEK, pending)
 	for _, k := range st.DataKeys {
 		mark := ""
-		if k == st.Primary {
-			mark = "  (seals new records)"
+		if k.Primary {
+			mark = ", seals new ones"
 		}
-		fmt.Fprintf(out, "data key            %s%s\n", k, mark)
+		fmt.Fprintf(out, "data key            %s  %d records%s\n", k.ID, k.Records, mark)
 	}
 	fmt.Fprintf(out, "records             %d, of which %d wait to be rewritten\n", st.Records, st.Stale)
 	for _, d := range st.Damaged {
-		fmt.Fprintf(out, "damaged             %s\n", d)
+		fmt.Fprintf(out, "damaged             %s\n", printable(d))
 	}
 	return nil
 }

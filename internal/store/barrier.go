@@ -6,88 +6,60 @@ import (
 )
 
 // barrier lets readers that wait at the same time share one question to etcd.
-// A reader must not use an answer to a question that was asked before it
-// arrived: what it must see may have been written in between. So those that
-// arrive while a question is under way share the next one.
+// A reader must not use the answer to a question that was asked before it
+// came: what it must see may have been written in between. So those that come
+// while a question is under way share the next one.
+//
+// The question is asked by a goroutine of the barrier, which lives as long as
+// there are readers to answer, so that no reader's end disturbs the others.
 type barrier struct {
-	mu      sync.Mutex
-	running bool
-	next    *round
+	question func() (int64, error)
+
+	mu     sync.Mutex
+	asking bool
+	next   *round // those who wait for the next question, or nil
 }
 
+// round is a question and its answer, which is there once done is closed.
 type round struct {
-	done    chan struct{}
-	lead    chan struct{} // holds one token for the waiter that is to ask
-	waiters int
-	rev     int64
-	err     error
+	done chan struct{}
+	rev  int64
+	err  error
 }
 
-func (b *barrier) do(ctx context.Context, ask func(context.Context) (int64, error)) (int64, error) {
+// do returns the answer to a question that was asked after the call began.
+func (b *barrier) do(ctx context.Context) (int64, error) {
 	b.mu.Lock()
-	var r *round
-	if b.running {
-		if b.next == nil {
-			b.next = &round{done: make(chan struct{}), lead: make(chan struct{}, 1)}
-		}
-		r = b.next
-		r.waiters++
-		b.mu.Unlock()
-		select {
-		case <-r.done:
-			return r.rev, r.err
-		case <-r.lead:
-		case <-ctx.Done():
-			b.resign(r)
-			return 0, ctx.Err()
-		}
-	} else {
-		b.running = true
-		r = &round{done: make(chan struct{})}
-		b.mu.Unlock()
-	}
-	// The question outlives its asker: others wait for the answer.
-	r.rev, r.err = ask(context.WithoutCancel(ctx))
-	close(r.done)
-	b.pass()
-	return r.rev, r.err
-}
-
-// pass hands the lead to one of those who wait for the next round.
-func (b *barrier) pass() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.passLocked()
-}
-
-func (b *barrier) passLocked() {
 	if b.next == nil {
-		b.running = false
-		return
+		b.next = &round{done: make(chan struct{})}
 	}
-	b.next.lead <- struct{}{}
-	b.next = nil
+	r := b.next
+	if !b.asking {
+		b.asking = true
+		go b.answer()
+	}
+	b.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.rev, r.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
-// resign takes a reader that gave up out of its round. If it had been handed
-// the lead in the same moment, another waiter gets it.
-func (b *barrier) resign(r *round) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	r.waiters--
-	if b.next == r {
-		if r.waiters == 0 {
-			b.next = nil
+// answer asks the question for one round after the other until nobody waits.
+func (b *barrier) answer() {
+	for {
+		b.mu.Lock()
+		r := b.next
+		b.next = nil
+		if r == nil {
+			b.asking = false
+			b.mu.Unlock()
+			return
 		}
-		return
-	}
-	select {
-	case <-r.lead:
-		if r.waiters > 0 {
-			r.lead <- struct{}{}
-		} else {
-			b.passLocked()
-		}
-	default:
+		b.mu.Unlock()
+		r.rev, r.err = b.question()
+		close(r.done)
 	}
 }

@@ -1,19 +1,23 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // embedded starts an etcd of one member in this process. It listens nowhere:
@@ -32,7 +36,9 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Clie
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = nil, nil
 	cfg.ListenPeerUrls = nil
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	cfg.TickMs, cfg.ElectionMs = 10, 100 // one member elects itself: no network to be patient with
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 100
+	cfg.MaxSnapFiles, cfg.MaxWalFiles = 2, 2
+	cfg.TickMs, cfg.ElectionMs = 25, 125 // one member elects itself: no network to be patient with
 	cfg.QuotaBackendBytes = 8 << 30
 	cfg.MaxRequestBytes = 4 << 20
 	cfg.MaxTxnOps = 10_000
@@ -63,84 +69,95 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Clie
 	}, nil
 }
 
+// lockFlags open a lock file.
+const lockFlags = os.O_CREATE | os.O_RDWR
+
 // lockDir makes sure that one process at a time uses dir: etcd itself would
-// wait for the other one without a word.
+// wait for the other one without a word. The lock ends with the process.
 func lockDir(dir string) (unlock func(), err error) {
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := fileutil.TryLockFile(filepath.Join(dir, "lock"), lockFlags, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, fmt.Errorf("the data directory %s is in use by another podkey server: stop it, or choose another with --data", filepath.Dir(dir))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
-	}
-	if err := flock(f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("the data directory %s is in use by another podkey server: stop it, or choose another with --data", filepath.Dir(dir))
 	}
 	return func() { f.Close() }, nil
 }
 
-// dial connects to an external etcd and makes sure that it answers.
-func dial(ctx context.Context, o Options) (*clientv3.Client, func(), error) {
+// dialTimeout is the default of Options.DialTimeout.
+const dialTimeout = 5 * time.Second
+
+// dial connects to an external etcd and makes sure that it answers a question
+// about the key probe, which this client may ask if it may do anything.
+func dial(ctx context.Context, o Options, probe string) (*clientv3.Client, func(), error) {
 	if o.TLS == nil {
 		return nil, nil, errors.New("connect to etcd: TLS is required: give --etcd-ca, --etcd-cert and --etcd-key")
 	}
+	for _, e := range o.Endpoints {
+		// The client would speak plain text to an http address, whatever TLS
+		// settings it has.
+		if !strings.HasPrefix(e, "https://") {
+			return nil, nil, fmt.Errorf("connect to etcd: %q is not an https URL", e)
+		}
+	}
+	timeout := cmp.Or(o.DialTimeout, dialTimeout)
 	c, err := clientv3.New(clientv3.Config{
-		Endpoints:   o.Endpoints,
-		TLS:         o.TLS,
-		DialTimeout: 5 * time.Second,
-		Logger:      zap.New(zapToSlog{o.Log}),
-		Context:     context.WithoutCancel(ctx),
+		Endpoints:            o.Endpoints,
+		TLS:                  o.TLS,
+		DialTimeout:          timeout,
+		DialKeepAliveTime:    10 * time.Second, // or a lost connection would show only when TCP gives up, after minutes
+		DialKeepAliveTimeout: 5 * time.Second,
+		PermitWithoutStream:  true,
+		Logger:               zap.New(zapToSlog{o.Log}),
+		Context:              context.WithoutCancel(ctx),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to etcd: %w", err)
 	}
-	probe, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if _, err := c.Get(probe, "podkey/~probe"); err != nil {
+	if err := answers(ctx, c, probe, timeout, o); err != nil {
 		c.Close()
-		return nil, nil, fmt.Errorf("connect to etcd at %v: %w", o.Endpoints, err)
+		return nil, nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 	}
 	return c, func() { c.Close() }, nil
 }
 
-// zapToSlog carries etcd's warnings and errors to our log. Its closing
-// listeners and slow-disk notices on shutdown are part of normal life.
-type zapToSlog struct{ log *slog.Logger }
-
-func (z zapToSlog) Enabled(l zapcore.Level) bool      { return l >= zapcore.WarnLevel }
-func (z zapToSlog) With([]zapcore.Field) zapcore.Core { return z }
-func (z zapToSlog) Sync() error                       { return nil }
-
-func (z zapToSlog) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if z.Enabled(e.Level) {
-		return ce.AddCore(e, z)
+// answers waits until etcd answers a question about the key probe. The
+// client's own error would only say that time is up, as it tries again and
+// again; so the reason is then looked for without it.
+func answers(ctx context.Context, c *clientv3.Client, probe string, timeout time.Duration, o Options) error {
+	ask, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_, err := c.Get(ask, probe, clientv3.WithKeysOnly())
+	if err == nil || ask.Err() == nil {
+		return err
 	}
-	return ce
+	for _, e := range o.Endpoints {
+		if why := handshake(ctx, e, o.TLS); why != nil {
+			err = fmt.Errorf("%w; %w", err, why)
+		}
+	}
+	return err
 }
 
-func (z zapToSlog) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	level := slog.LevelWarn
-	if e.Level >= zapcore.ErrorLevel {
-		level = slog.LevelError
+// handshake does no more than agree on TLS with an endpoint. A server that
+// does not like our certificate says so after the client's part is over, in
+// place of its first data.
+func handshake(ctx context.Context, endpoint string, config *tls.Config) error {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return err
 	}
-	if routine[e.Message] {
-		level = slog.LevelDebug
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
 	}
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range fields {
-		f.AddTo(enc)
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	if _, err = conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // it is content, and waits for a question
 	}
-	attrs := make([]any, 0, len(enc.Fields))
-	for k, v := range enc.Fields {
-		attrs = append(attrs, slog.Any(k, v))
-	}
-	z.log.Log(context.Background(), level, "etcd: "+e.Message, attrs...)
-	return nil
-}
-
-// routine are messages that etcd logs as warnings though nothing is wrong
-// with a single member that listens nowhere.
-var routine = map[string]bool{
-	"Running http and grpc server on single port. This is not recommended for production.": true,
-	"apply request took too long":                  true,
-	"simple token is not cryptographically signed": true,
+	return err
 }

@@ -2,16 +2,20 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
 
 // FileKEK is a key-encryption key in a file of mode 0600: a Tink keyset in
@@ -30,32 +34,48 @@ func (k *FileKEK) ID() string {
 // Path is the file's name.
 func (k *FileKEK) Path() string { return k.path }
 
+// size is the number of keys in the file: two in the middle of a rotation.
+func (k *FileKEK) size() int { return k.handle.Len() }
+
 // ReadFileKEK reads the key at path. The error wraps fs.ErrNotExist if there
 // is none. A file that others may read is refused.
 func ReadFileKEK(path string) (*FileKEK, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read key-encryption key: %w", err)
-	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("key-encryption key %s may be read by others (mode %04o): chmod 600 %s", path, fi.Mode().Perm(), path)
-	}
-	b, err := os.ReadFile(path)
+	b, err := readPrivate(path)
 	if err != nil {
 		return nil, fmt.Errorf("read key-encryption key: %w", err)
 	}
 	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(b)))
 	if err != nil {
-		return nil, fmt.Errorf("key-encryption key %s is not a Tink keyset", path)
+		return nil, fmt.Errorf("key-encryption key %s is not a Tink keyset", path) // the cause may quote the key
 	}
 	return fileKEK(path, h)
 }
 
-// CreateFileKEK makes a new key at path; it fails if the file exists.
-func CreateFileKEK(path string) (*FileKEK, error) {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("create key-encryption key: %s exists already", path)
+// readPrivate reads a file that only its owner may read.
+func readPrivate(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s may be read by others (mode %04o): chmod 600 %s", path, fi.Mode().Perm(), path)
+	}
+	const most = 1 << 20
+	b, err := io.ReadAll(io.LimitReader(f, most))
+	if err == nil && len(b) == most {
+		err = fmt.Errorf("%s is too large to be a key", path)
+	}
+	return b, err
+}
+
+// CreateFileKEK makes a new key at path; it fails, with fs.ErrExist, if the
+// file exists. Of several processes that do it at once, one succeeds.
+func CreateFileKEK(path string) (*FileKEK, error) {
 	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
 		return nil, fmt.Errorf("create key-encryption key: %w", err)
@@ -64,7 +84,10 @@ func CreateFileKEK(path string) (*FileKEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k, k.write()
+	if err := k.store(os.Link); err != nil { // unlike a rename, a link replaces nothing
+		return nil, fmt.Errorf("create key-encryption key: %w", err)
+	}
+	return k, nil
 }
 
 func fileKEK(path string, h *keyset.Handle) (*FileKEK, error) {
@@ -76,7 +99,7 @@ func fileKEK(path string, h *keyset.Handle) (*FileKEK, error) {
 }
 
 // withNewPrimary returns the key set with a fresh primary key and all old
-// keys; only says whether to drop the old ones.
+// keys.
 func (k *FileKEK) withNewPrimary() (*FileKEK, error) {
 	m := keyset.NewManagerFromHandle(k.handle)
 	id, err := m.Add(aead.AES256GCMKeyTemplate())
@@ -111,32 +134,54 @@ func (k *FileKEK) primaryOnly() (*FileKEK, error) {
 	return fileKEK(k.path, h)
 }
 
+// lock keeps other processes from changing the file until unlock is called.
+func (k *FileKEK) lock(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // what is done under the lock takes milliseconds
+	defer cancel()
+	for {
+		f, err := fileutil.TryLockFile(k.path+".lock", lockFlags, 0o600)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, fileutil.ErrLocked) {
+			return nil, fmt.Errorf("lock key-encryption key: %w", err)
+		}
+		if wait(ctx, 10*time.Millisecond) != nil {
+			return nil, fmt.Errorf("the key-encryption key %s is being rotated by another process", k.path)
+		}
+	}
+}
+
 // write replaces the file in one step and syncs it: after a power cut the
 // file is the old one or the new one.
-func (k *FileKEK) write() error {
+func (k *FileKEK) write() error { return k.store(os.Rename) }
+
+func (k *FileKEK) store(place func(tmp, path string) error) error {
 	var buf bytes.Buffer
 	if err := insecurecleartextkeyset.Write(k.handle, keyset.NewJSONWriter(&buf)); err != nil {
 		return fmt.Errorf("write key-encryption key: %w", err)
 	}
-	return WriteFileAtomic(k.path, buf.Bytes(), 0o600)
+	return writeFile(k.path, buf.Bytes(), 0o600, place)
 }
 
 // WriteFileAtomic writes a file by way of a temporary one beside it, synced
 // before the rename and its directory after.
 func WriteFileAtomic(path string, data []byte, mode fs.FileMode) error {
+	return writeFile(path, data, mode, os.Rename)
+}
+
+func writeFile(path string, data []byte, mode fs.FileMode, place func(tmp, path string) error) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600 from the start
 	if err != nil {
 		return err
 	}
-	tmp := f.Name()
+	defer os.Remove(f.Name())
 	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err != nil {
-		os.Remove(tmp)
+	if err := place(f.Name(), path); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	d, err := os.Open(dir)
@@ -161,7 +206,11 @@ func KEKInFile(path string) func(fresh bool) (KEK, error) {
 		case !fresh:
 			return nil, fmt.Errorf("the key-encryption key %s is missing, and the store is sealed: restore the file, or name another with --kek", path)
 		}
-		if k, err = CreateFileKEK(path); err != nil {
+		k, err = CreateFileKEK(path)
+		if errors.Is(err, fs.ErrExist) {
+			k, err = ReadFileKEK(path) // another server was quicker
+		}
+		if err != nil {
 			return nil, err
 		}
 		return k, nil

@@ -3,12 +3,13 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
-	"github.com/google/btree"
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // Mode says how a table's records are held in memory.
@@ -31,57 +32,97 @@ type TableOptions[T any] struct {
 	Schema int // version of T's stored form, from 1; 1 if zero
 
 	// Indexes map a name to a function that returns the values under which a
-	// record is found. Only for Plain tables.
+	// record is found. Only for Plain tables. The function must return the
+	// same values for the same record, and may run in the background.
 	Indexes map[string]func(*T) []string
+
+	// Marshal and Unmarshal replace JSON as the stored form, for a table that
+	// hot paths read. Unmarshal must refuse what Marshal does not write.
+	Marshal   func(*T) ([]byte, error)
+	Unmarshal func([]byte, *T) error
 }
 
-// Table is one kind of record, stored as JSON. Its methods that take a [Tx]
-// belong to a transaction; Load and Find read the present state.
+// Table is one kind of record, stored as JSON unless its options say
+// otherwise. Its methods that take a [Tx]
+// belong to a transaction; Load, Find and Scan read the present state.
 type Table[T any] struct {
-	s      *Store
+	s *Store
+	*tableDef
+	prefix    string // of the table's keys
+	marshal   func(*T) ([]byte, error)
+	unmarshal func([]byte, *T) error
+}
+
+// tableDef is what the store knows of a table, whatever its T.
+type tableDef struct {
+	n       int // place in Store.defs
+	name    string
+	mode    Mode
+	schema  int
+	indexes []indexDef
+
+	// decode opens a stored value and returns it as *T.
+	decode func(fullKey string, sealed []byte) (any, error)
+}
+
+type indexDef struct {
 	name   string
-	schema int
-	cache  *cache // nil for Disk
+	values func(any) []string
 }
 
 // NewTable declares a table. All tables must be declared before Store.Load.
-// It panics on a name that is taken or malformed: our own mistake.
+// It panics on a name that is taken or malformed, and on indexes of a table
+// that is not Plain: our own mistakes.
 func NewTable[T any](s *Store, name string, o TableOptions[T]) *Table[T] {
-	if s.loaded || s.tables[name] != nil || name == "" || strings.ContainsAny(name, "/~") {
+	taken := slices.ContainsFunc(s.defs, func(d *tableDef) bool { return d.name == name })
+	if s.state.Load() != nil || taken || name == "" || strings.ContainsAny(name, "/~") || o.Mode != Plain && len(o.Indexes) > 0 {
 		panic("store: bad table " + name)
 	}
-	t := &Table[T]{s: s, name: name, schema: max(o.Schema, 1)}
-	if o.Mode == Disk {
-		return t
+	t := &Table[T]{s: s, prefix: s.prefix + name + "/", marshal: o.Marshal, unmarshal: o.Unmarshal}
+	if t.marshal == nil {
+		t.marshal = func(v *T) ([]byte, error) { return json.Marshal(v) }
 	}
-	t.cache = newCache(name)
-	if o.Mode == Plain {
-		t.cache.decode = func(fullKey string, sealed []byte) (any, error) {
-			v, err := t.open(fullKey, sealed)
-			if err != nil {
-				return nil, err
-			}
-			return &v, nil
-		}
-		t.cache.log = s.log
-		for name, values := range o.Indexes {
-			t.cache.indexes[name] = &index{tree: newIndex(), values: func(v any) []string { return values(v.(*T)) }}
-		}
+	if t.unmarshal == nil {
+		t.unmarshal = func(b []byte, v *T) error { return json.Unmarshal(b, v) }
 	}
-	s.tables[name] = t.cache
+	t.tableDef = &tableDef{n: len(s.defs), name: name, mode: o.Mode, schema: max(o.Schema, 1)}
+	t.decode = func(fullKey string, sealed []byte) (any, error) {
+		v := new(T)
+		return v, t.openInto(v, strings.TrimPrefix(fullKey, t.prefix), sealed)
+	}
+	for name, values := range o.Indexes {
+		t.indexes = append(t.indexes, indexDef{name, func(v any) []string { return values(v.(*T)) }})
+	}
+	s.defs = append(s.defs, t.tableDef)
 	return t
+}
+
+// index returns the number of an index. It panics if the table does not have
+// it: our own mistake.
+func (d *tableDef) index(name string) int {
+	for i := range d.indexes {
+		if d.indexes[i].name == name {
+			return i
+		}
+	}
+	panic("store: table " + d.name + " has no index " + name)
 }
 
 // Key joins the parts of a key; a slash inside a part is escaped, so that
 // keys of different parts never meet. Key(a)+"/" is the prefix of all keys
 // whose first part is a.
 func Key(parts ...string) string {
+	var b strings.Builder
 	for i, p := range parts {
-		if strings.ContainsAny(p, "/%") {
-			parts[i] = url.PathEscape(p)
+		if i > 0 {
+			b.WriteByte('/')
 		}
+		if strings.ContainsAny(p, "/%") {
+			p = url.PathEscape(p)
+		}
+		b.WriteString(p)
 	}
-	return strings.Join(parts, "/")
+	return b.String()
 }
 
 // Entry is one record of a listing. Err is set, and Value is not, if the
@@ -92,178 +133,129 @@ type Entry[T any] struct {
 	Err   error
 }
 
-// DamagedError names a record that is there but does not open.
-type DamagedError struct {
-	Table, Key string
-	Err        error
-}
-
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("record %s of table %s: %v", e.Key, e.Table, e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *DamagedError) Unwrap() error { return e.Err }
-
-// SchemaError says that a record was written by a newer program.
-type SchemaError struct{ Have, Know int }
-
-func (e *SchemaError) Error() string {
-	return fmt.Sprintf("written in version %d, this program reads up to %d: upgrade it", e.Have, e.Know)
-}
-
-func (t *Table[T]) fullKey(key string) string { return t.s.prefix + t.name + "/" + key }
-
-// open unseals and decodes a stored value.
-func (t *Table[T]) open(fullKey string, sealed []byte) (v T, err error) {
-	damaged := func(err error) error {
-		return &DamagedError{t.name, strings.TrimPrefix(fullKey, t.fullKey("")), err}
-	}
-	schema, plain, err := t.s.seal.open(fullKey, sealed)
-	if err != nil {
-		return v, damaged(err)
-	}
-	if schema > t.schema {
-		return v, damaged(&SchemaError{schema, t.schema})
-	}
-	if err := json.Unmarshal(plain, &v); err != nil {
-		return v, damaged(err)
-	}
-	return v, nil
-}
-
 // Load reads one record as it is now. ok is false if there is none. Records
 // of Plain tables are shared: the caller must not change what the value
-// refers to.
+// refers to. Any state that Load has shown is shown by every later read.
 func (t *Table[T]) Load(ctx context.Context, key string) (v T, ok bool, err error) {
-	if t.cache == nil {
-		return t.loadDisk(ctx, key, 0)
+	for attempt := 0; ; attempt++ {
+		st, err := t.s.now(ctx)
+		if err != nil {
+			return v, false, err
+		}
+		if t.mode != Disk {
+			it, ok := st.tables[t.n].records.Get(item{key: key})
+			if !ok {
+				return v, false, nil
+			}
+			return t.shared(it)
+		}
+		v, _, ok, err = t.readDisk(ctx, key, st.rev)
+		if !errors.Is(err, rpctypes.ErrCompacted) || attempt == maxRewinds {
+			return v, ok, err
+		}
 	}
-	if err := t.s.current(ctx); err != nil {
-		return v, false, err
-	}
-	t.s.mu.RLock()
-	it, ok := t.cache.tree.Get(&item{key: key})
-	t.s.mu.RUnlock()
-	if !ok {
-		return v, false, nil
-	}
-	return t.shared(it)
-}
-
-// shared returns an item's value without copying what it refers to.
-func (t *Table[T]) shared(it *item) (v T, ok bool, err error) {
-	if it.plain != nil {
-		return *it.plain.(*T), true, nil
-	}
-	v, err = t.open(t.fullKey(it.key), it.sealed)
-	return v, err == nil, err
-}
-
-func (t *Table[T]) loadDisk(ctx context.Context, key string, rev int64) (v T, ok bool, err error) {
-	v, _, ok, err = t.readDisk(ctx, key, rev)
-	return v, ok, err
-}
-
-func (t *Table[T]) readDisk(ctx context.Context, key string, rev int64) (v T, mod int64, ok bool, err error) {
-	full := t.fullKey(key)
-	got, err := t.s.client.Get(ctx, full, clientv3.WithRev(rev))
-	if err != nil {
-		return v, 0, false, unavailable(err)
-	}
-	if len(got.Kvs) == 0 {
-		return v, 0, false, nil
-	}
-	v, err = t.open(full, got.Kvs[0].Value)
-	return v, got.Kvs[0].ModRevision, err == nil, err
 }
 
 // Find returns the records of a Plain table under a value of an index, as
-// they are now, in order of key. They are shared, see Load.
+// they are now, in order of key. They are shared, see Load. Damaged records
+// are under no value. It panics on an index that the table does not have.
 func (t *Table[T]) Find(ctx context.Context, index, value string) ([]T, error) {
-	if err := t.s.current(ctx); err != nil {
+	st, err := t.s.now(ctx)
+	if err != nil {
 		return nil, err
 	}
-	t.s.mu.RLock()
-	items := t.cache.find(index, value)
-	t.s.mu.RUnlock()
-	vs := make([]T, 0, len(items))
-	for _, it := range items {
-		vs = append(vs, *it.plain.(*T))
+	items := st.tables[t.n].find(t.index(index), value)
+	vs := make([]T, len(items))
+	for i, it := range items {
+		vs[i] = *it.plain.(*T)
 	}
 	return vs, nil
 }
 
-// Generation changes with every change of the table; it lets a caller keep
-// what it derived from it. It is 0 for an empty table that never changed.
+// Generation changes with every change of a cached table; it lets a caller
+// keep what it derived from it. It never falls. Disk tables have none.
 func (t *Table[T]) Generation(ctx context.Context) (int64, error) {
-	if err := t.s.current(ctx); err != nil {
+	st, err := t.s.now(ctx)
+	if err != nil {
 		return 0, err
 	}
-	t.s.mu.RLock()
-	defer t.s.mu.RUnlock()
-	return t.cache.generation, nil
+	return st.tables[t.n].generation, nil
 }
 
 // Scan returns up to limit records whose key has the prefix and is greater
 // than after, in order of key, as they are now; limit 0 means all. Damaged
 // records are in the listing with their Err.
 func (t *Table[T]) Scan(ctx context.Context, prefix, after string, limit int) ([]Entry[T], error) {
-	if t.cache == nil {
-		return t.scanDisk(ctx, prefix, after, limit, 0)
+	for attempt := 0; ; attempt++ {
+		st, err := t.s.now(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if t.mode != Disk {
+			return t.entries(st.tables[t.n].scan(prefix, after, limit), true), nil
+		}
+		es, err := t.scanDisk(ctx, prefix, after, limit, st.rev)
+		if !errors.Is(err, rpctypes.ErrCompacted) || attempt == maxRewinds {
+			return es, err
+		}
 	}
-	if err := t.s.current(ctx); err != nil {
-		return nil, err
-	}
-	t.s.mu.RLock()
-	items := scan(t.cache.tree, prefix, after, limit)
-	t.s.mu.RUnlock()
-	return t.entries(items, true), nil
 }
 
-func (t *Table[T]) entries(items []*item, share bool) []Entry[T] {
+// shared returns an item's value without copying what it refers to.
+func (t *Table[T]) shared(it item) (v T, ok bool, err error) {
+	if it.plain != nil {
+		return *it.plain.(*T), true, nil
+	}
+	v, err = t.open(it.key, it.sealed, it.rev)
+	return v, err == nil, err
+}
+
+// entries opens items; if share is set, the values are not the caller's own.
+func (t *Table[T]) entries(items []item, share bool) []Entry[T] {
 	es := make([]Entry[T], len(items))
 	for i, it := range items {
 		es[i].Key = it.key
 		if share {
 			es[i].Value, _, es[i].Err = t.shared(it)
 		} else {
-			es[i].Value, es[i].Err = t.open(t.fullKey(it.key), it.sealed)
+			es[i].Value, es[i].Err = t.open(it.key, it.sealed, it.rev)
 		}
 	}
 	return es
 }
 
-func (t *Table[T]) scanDisk(ctx context.Context, prefix, after string, limit int, rev int64) ([]Entry[T], error) {
-	from := t.fullKey(prefix)
-	if after >= prefix && after != "" {
-		from = t.fullKey(after) + "\x00"
+// open unseals and decodes a value that was stored at revision rev, and notes
+// one that is damaged; rev is 0 for a value that is not stored yet.
+func (t *Table[T]) open(key string, sealed []byte, rev int64) (v T, err error) {
+	if err = t.openInto(&v, key, sealed); err != nil {
+		t.s.damage.note(t.tableDef, key, rev, err)
+		return *new(T), err
 	}
-	end := clientv3.GetPrefixRangeEnd(t.fullKey(prefix))
-	got, err := t.s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(int64(limit)), clientv3.WithRev(rev))
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	es := make([]Entry[T], len(got.Kvs))
-	for i, kv := range got.Kvs {
-		es[i].Key = strings.TrimPrefix(string(kv.Key), t.fullKey(""))
-		es[i].Value, es[i].Err = t.open(string(kv.Key), kv.Value)
-	}
-	return es, nil
+	return v, nil
 }
 
-func scan(tree *btree.BTreeG[*item], prefix, after string, limit int) []*item {
-	var items []*item
-	from := prefix
-	if after >= prefix && after != "" {
-		from = after + "\x00"
+// openInto is open without the note.
+func (t *Table[T]) openInto(v *T, key string, sealed []byte) error {
+	schema, plain, err := t.s.keys.ring.Load().open(t.prefix, key, sealed)
+	switch {
+	case err != nil:
+	case schema > t.schema:
+		err = &SchemaError{schema, t.schema}
+	default:
+		err = decodeError(t.unmarshal(plain, v))
 	}
-	tree.AscendGreaterOrEqual(&item{key: from}, func(it *item) bool {
-		if !strings.HasPrefix(it.key, prefix) {
-			return false
-		}
-		items = append(items, it)
-		return limit == 0 || len(items) < limit
-	})
-	return items
+	if err != nil {
+		return &DamagedError{t.name, key, err}
+	}
+	return nil
+}
+
+// seal encodes and seals a value.
+func (t *Table[T]) seal(ring *keyring, key string, v T) ([]byte, error) {
+	plain, err := t.marshal(&v)
+	if err != nil {
+		// The text of the error may quote the value.
+		return nil, fmt.Errorf("encode a record of table %s: %T", t.name, err)
+	}
+	return ring.seal(t.prefix, key, t.schema, plain)
 }

@@ -2,42 +2,54 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/podkey/podkey/internal/fault"
 )
 
 // Tx is a transaction. It sees all tables at one revision, plus its own
-// writes. Not safe for concurrent use, and dead once its function returned.
+// writes where a method says so. Not safe for concurrent use, and dead once
+// its function returned.
 type Tx struct {
-	s      *Store
-	ctx    context.Context
-	rev    int64
-	write  bool
-	tables map[string]*cache // snapshots
+	s         *Store
+	ctx       context.Context
+	st        *state
+	ring      *keyring // seals what is put; the commit fails if it is not the stored one
+	write     bool
+	compacted bool // etcd has forgotten what the transaction looks at
 
+	// What must not have changed since st when it commits.
 	reads  map[string]int64    // full key -> modification revision seen, 0 for none
-	ranges map[string]struct{} // full prefixes listed
-	writes map[string]*change  // by full key
+	spans  map[span]struct{}   // listed
+	guards map[string]struct{} // tables listed
+
+	writes map[string][]byte   // by full key: sealed value, nil to delete
 	order  []string            // full keys in the order first written
-	wipes  []string            // full prefixes deleted whole
+	wipes  []string            // full prefixes deleted whole; none covers another
+	bumps  map[string]struct{} // tables whose guard changes
 }
 
-// change is a pending write; sealed is nil for a deletion.
-type change struct {
-	sealed []byte
-}
+// span is a range of full keys, without its end.
+type span struct{ from, end string }
 
-// View runs fn on the state as it is now.
+// View runs fn on the state as it is now. fn may run again if it read Disk
+// tables for so long that etcd forgot the state: it must begin its results
+// anew each time.
 func (s *Store) View(ctx context.Context, fn func(tx *Tx) error) error {
-	if err := s.current(ctx); err != nil {
-		return err
+	for range maxRewinds {
+		st, err := s.now(ctx)
+		if err != nil {
+			return err
+		}
+		tx := &Tx{s: s, ctx: ctx, st: st}
+		if err = fn(tx); !tx.compacted {
+			return err
+		}
 	}
-	return fn(s.begin(ctx, false))
+	return unavailable(rpctypes.ErrCompacted)
 }
 
 // Update runs fn and commits what it wrote, if nothing that it read has
@@ -46,27 +58,43 @@ func (s *Store) View(ctx context.Context, fn func(tx *Tx) error) error {
 // error is returned as it is. When Update returns nil, the writes are on disk
 // and every later read of this store sees them. An error after the commit was
 // sent (kind Unavailable) leaves open whether it happened.
+//
+// A transaction may write some thousand records. With an external etcd it may
+// read or list no more than etcd's --max-txn-ops, 128 by default.
+//
+// Before Run, Update waits for it with its writes done; after Run, it refuses.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
-	if err := s.current(ctx); err != nil {
-		return err
-	}
+	rewinds := 0
 	for attempt := 0; ; attempt++ {
-		tx := s.begin(ctx, true)
-		if err := fn(tx); err != nil {
-			return err
+		select {
+		case <-s.ended:
+			return unavailable(errEnded)
+		default:
 		}
-		if len(tx.writes) == 0 && len(tx.wipes) == 0 {
-			return nil
-		}
-		ok, rev, err := tx.commit()
+		st, err := s.now(ctx)
 		if err != nil {
 			return err
 		}
-		if err := s.reach(ctx, rev); err != nil {
+		tx := &Tx{s: s, ctx: ctx, st: st, ring: s.keys.ring.Load(), write: true}
+		err = fn(tx)
+		if tx.compacted {
+			if rewinds++; rewinds > maxRewinds {
+				return unavailable(rpctypes.ErrCompacted)
+			}
+			continue
+		}
+		if err != nil || len(tx.writes) == 0 && len(tx.wipes) == 0 {
 			return err
 		}
-		if ok {
-			return nil
+		res, err := tx.commit()
+		if err != nil {
+			return err
+		}
+		if err := s.reach(ctx, res.rev); err != nil || res.ok {
+			return err
+		}
+		if err := s.checkPrimary(res.primary); err != nil {
+			return err
 		}
 		if err := wait(ctx, jitter(attempt)); err != nil {
 			return unavailable(err)
@@ -74,156 +102,141 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
-func (s *Store) begin(ctx context.Context, write bool) *Tx {
-	tx := &Tx{s: s, ctx: ctx, write: write}
-	if write {
-		tx.reads, tx.ranges, tx.writes = map[string]int64{}, map[string]struct{}{}, map[string]*change{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tx.rev = s.applied
-	tx.tables = make(map[string]*cache, len(s.tables))
-	for name, c := range s.tables {
-		tx.tables[name] = c.snapshot()
-	}
-	return tx
+// outcome says whether a transaction committed. If not, rev is a revision at
+// which the reason can be seen, and primary what etcd had as ~primary.
+type outcome struct {
+	ok      bool
+	rev     int64
+	primary []*mvccpb.KeyValue
 }
 
-// commit sends the transaction. ok is false if something read has changed;
-// rev is then a revision at which the change is visible.
-func (tx *Tx) commit() (ok bool, rev int64, err error) {
-	var cmps []clientv3.Cmp
+// commit sends the transaction.
+func (tx *Tx) commit() (outcome, error) {
+	prefix := tx.s.prefix
+	// The data key under which we sealed must still be the primary one. So
+	// from the moment that a new one is stored, no commit of any server brings
+	// another record under the old one.
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.Value(prefix+primaryKey), "=", keyID(tx.ring.primary))}
 	for key, mod := range tx.reads {
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(key), "=", mod))
 	}
-	for prefix := range tx.ranges {
-		// No key under the prefix was created or changed since. A deletion goes
-		// unseen: no rule of ours is broken by a listed record that has gone.
-		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(prefix).WithPrefix(), "<", tx.rev+1))
+	for sp := range tx.spans {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(sp.from), "<", tx.st.rev+1).WithRange(sp.end))
 	}
-	ops := []clientv3.Op{clientv3.OpPut(tx.s.prefix+clockKey, "")}
-	for _, prefix := range tx.wipes {
-		ops = append(ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
+	ops := []clientv3.Op{clientv3.OpPut(prefix+clockKey, "")}
+	for table := range tx.guards {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(prefix+guardKey+table), "<", tx.st.rev+1))
+	}
+	for table := range tx.bumps {
+		ops = append(ops, clientv3.OpPut(prefix+guardKey+table, ""))
+	}
+	for _, wiped := range tx.wipes {
+		ops = append(ops, clientv3.OpDelete(wiped, clientv3.WithPrefix()))
 	}
 	for _, key := range tx.order {
-		if w := tx.writes[key]; w.sealed == nil {
+		if sealed, ok := tx.writes[key]; !ok {
+			continue // taken back by a DeletePrefix
+		} else if sealed == nil {
 			ops = append(ops, clientv3.OpDelete(key))
 		} else {
-			ops = append(ops, clientv3.OpPut(key, string(w.sealed)))
+			ops = append(ops, clientv3.OpPut(key, string(sealed)))
 		}
 	}
-	done, err := tx.s.client.Txn(tx.ctx).If(cmps...).Then(ops...).Else(clientv3.OpGet(tx.s.prefix+clockKey, clientv3.WithKeysOnly())).Commit()
+	if tx.s.shared {
+		ops = nest(len(cmps), ops)
+	}
+	done, err := tx.s.client.Txn(tx.ctx).If(cmps...).Then(ops...).Else(
+		clientv3.OpGet(prefix+clockKey, clientv3.WithKeysOnly()), clientv3.OpGet(prefix+primaryKey),
+	).Commit()
 	if err != nil {
-		return false, 0, unavailable(err)
+		return outcome{}, refused(err)
 	}
 	if done.Succeeded {
-		return true, done.Header.Revision, nil
+		return outcome{ok: true, rev: done.Header.Revision}, nil
 	}
+	var res outcome
 	if kvs := done.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
-		rev = kvs[0].ModRevision
+		res.rev = kvs[0].ModRevision
 	}
-	return false, rev, nil
+	res.primary = done.Responses[1].GetResponseRange().Kvs
+	return res, nil
 }
 
-// Get reads a record; ok is false if there is none. In Update the value is
-// the caller's own to change; in View it may be shared, see Table.Load.
-func (t *Table[T]) Get(tx *Tx, key string) (v T, ok bool, err error) {
-	full := t.fullKey(key)
-	if w := tx.writes[full]; w != nil {
-		if w.sealed == nil {
-			return v, false, nil
-		}
-		v, err = t.open(full, w.sealed)
-		return v, err == nil, err
+// nest packs operations into transactions within the transaction, where there
+// are more than an etcd with default settings takes. It takes 128 comparisons
+// or operations on one level, and 128 on all levels above one another.
+func nest(cmps int, ops []clientv3.Op) []clientv3.Op {
+	const most = 128
+	outer := max(cmps, most/2)
+	if len(ops) <= most || outer >= most {
+		return ops
 	}
-	if t.cache == nil {
-		v, mod, ok, err := t.readDisk(tx.ctx, key, tx.rev)
-		if tx.write && (err == nil || errors.As(err, new(*DamagedError))) {
-			tx.reads[full] = mod
-		}
-		return v, ok, err
+	var packs []clientv3.Op
+	for inner := most - outer; len(ops) > 0; {
+		n := min(inner, len(ops))
+		packs = append(packs, clientv3.OpTxn(nil, ops[:n], nil))
+		ops = ops[n:]
 	}
-	it, ok := tx.tables[t.name].tree.Get(&item{key: key})
-	if tx.write {
-		tx.reads[full] = 0
-		if ok {
-			tx.reads[full] = it.rev
-		}
-	}
-	if !ok {
-		return v, false, nil
-	}
+	return packs
+}
+
+// saw notes that the transaction depends on a record as it is.
+func (tx *Tx) saw(full string, mod int64) {
 	if !tx.write {
-		return t.shared(it)
+		return
 	}
-	v, err = t.open(full, it.sealed)
-	return v, err == nil, err
+	if tx.reads == nil {
+		tx.reads = map[string]int64{}
+	}
+	tx.reads[full] = mod
 }
 
-// Put writes a record, whether or not there was one. To create, Get first:
-// the transaction then fails to commit if another one creates it meanwhile.
-func (t *Table[T]) Put(tx *Tx, key string, v T) error {
-	plain, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", t.name, err)
+// listed notes that the transaction depends on a table's guard.
+func (tx *Tx) listed(table string) {
+	if !tx.write {
+		return
 	}
-	full := t.fullKey(key)
-	sealed, err := t.s.seal.seal(full, t.schema, plain)
-	if err != nil {
-		return err
+	if tx.guards == nil {
+		tx.guards = map[string]struct{}{}
 	}
-	tx.set(full, sealed)
-	return nil
+	tx.guards[table] = struct{}{}
 }
 
-// Delete removes a record, if there is one.
-func (t *Table[T]) Delete(tx *Tx, key string) {
-	tx.set(t.fullKey(key), nil)
+// bump notes that the transaction changes a table's guard.
+func (tx *Tx) bump(table string) {
+	if tx.bumps == nil {
+		tx.bumps = map[string]struct{}{}
+	}
+	tx.bumps[table] = struct{}{}
 }
 
-// DeletePrefix removes all records whose key has the prefix, in one step
-// however many there are. It must not overlap other writes of the
-// transaction.
-func (t *Table[T]) DeletePrefix(tx *Tx, prefix string) {
-	tx.wipes = append(tx.wipes, t.fullKey(prefix))
+// wiped reports whether the transaction has deleted the key by its prefix.
+func (tx *Tx) wiped(full string) bool {
+	for _, prefix := range tx.wipes {
+		if strings.HasPrefix(full, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (tx *Tx) set(full string, sealed []byte) {
 	if !tx.write {
 		panic("store: write in a View")
 	}
-	if tx.writes[full] == nil {
+	if tx.writes == nil {
+		tx.writes = map[string][]byte{}
+	}
+	if _, again := tx.writes[full]; !again {
 		tx.order = append(tx.order, full)
 	}
-	tx.writes[full] = &change{sealed}
+	tx.writes[full] = sealed
 }
 
-// List returns up to limit records whose key has the prefix and is greater
-// than after, in order of key; limit 0 means all. It does not see the
-// transaction's own writes. In Update, the commit fails if another one
-// creates or changes a record under the prefix meanwhile.
-func (t *Table[T]) List(tx *Tx, prefix, after string, limit int) ([]Entry[T], error) {
-	if tx.write {
-		tx.ranges[t.fullKey(prefix)] = struct{}{}
+// rewind notes an error that means that the transaction looks at a state
+// which etcd has forgotten.
+func (tx *Tx) rewind(err error) {
+	if errors.Is(err, rpctypes.ErrCompacted) {
+		tx.compacted = true
 	}
-	if t.cache == nil {
-		return t.scanDisk(tx.ctx, prefix, after, limit, tx.rev)
-	}
-	return t.entries(scan(tx.tables[t.name].tree, prefix, after, limit), !tx.write), nil
-}
-
-// By returns the records of a Plain table under a value of an index, in order
-// of key. It does not see the transaction's own writes. In Update, any change
-// of the table by another transaction makes the commit fail.
-func (t *Table[T]) By(tx *Tx, index, value string) ([]Entry[T], error) {
-	if tx.write {
-		tx.ranges[t.fullKey("")] = struct{}{}
-	}
-	return t.entries(tx.tables[t.name].find(index, value), !tx.write), nil
-}
-
-// unavailable says that etcd did not answer (in time), or that the caller
-// gave up waiting for it.
-func unavailable(err error) error {
-	return fault.Wrap(err, fault.Unavailable, "ServiceUnavailable", "The store is not available at the moment. Try again.")
 }

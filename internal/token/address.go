@@ -144,7 +144,7 @@ var unicast6 = netip.MustParsePrefix("2000::/3")
 func (f *Foreign) permitted(a netip.Addr) error {
 	plain := a.Unmap()
 	if plain.Zone() != "" {
-		return &AddressError{a, "it has a zone"}
+		return &AddressError{plain, "it has a zone"}
 	}
 	for _, b := range blocks {
 		if !b.prefix.Contains(plain) {
@@ -153,11 +153,11 @@ func (f *Foreign) permitted(a netip.Addr) error {
 		if b.unless == ifPrivate && f.AllowPrivate || b.unless == ifLoopback && f.AllowLoopback {
 			return nil
 		}
-		return &AddressError{a, b.why}
+		return &AddressError{plain, b.why}
 	}
 	if !plain.IsValid() || plain.Is6() && !unicast6.Contains(plain) {
 		// Link-local, multicast, NAT64 (which holds IPv4), and the rest.
-		return &AddressError{a, "not an ordinary address"}
+		return &AddressError{plain, "not an ordinary address"}
 	}
 	return nil
 }

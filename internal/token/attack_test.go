@@ -440,6 +440,24 @@ func TestAttacksOnClientCertificates(t *testing.T) {
 		}
 		return a
 	}
+	// A right ES256 signature under the name of another algorithm.
+	renamed := func(alg string) *token.Assertion {
+		t.Helper()
+		text := b64(`{"alg":"`+alg+`"}`) + "." + b64(encode(t, clusterClaims("client")))
+		sum := sha256.Sum256([]byte(text))
+		r, s, err := ecdsa.Sign(rand.Reader, ecKey, sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig := make([]byte, 64)
+		r.FillBytes(sig[:32])
+		s.FillBytes(sig[32:])
+		a, err := token.ParseAssertion(text + "." + base64.RawURLEncoding.EncodeToString(sig))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
 	weak := mustRSA(1024)
 	der, err := x509.MarshalPKIXPublicKey(&rsaKey.PublicKey)
 	if err != nil {
@@ -457,6 +475,10 @@ func TestAttacksOnClientCertificates(t *testing.T) {
 		{"RS512", sign(jose.RS512, rsaKey), &rsaKey.PublicKey, false},
 		{"PS384", sign(jose.PS384, rsaKey), &rsaKey.PublicKey, false},
 		{"ES384", sign(jose.ES384, p384), &p384.PublicKey, false},
+		{"ES256 by hand", renamed("ES256"), &ecKey.PublicKey, true},
+		{"ES256 called ES384", renamed("ES384"), &ecKey.PublicKey, false},
+		{"ES256 called RS256", renamed("RS256"), &ecKey.PublicKey, false},
+		{"ES256 called none", renamed("none"), &ecKey.PublicKey, false},
 		{"weak key", sign(jose.RS256, weak), &weak.PublicKey, false},
 		{"HS256 with the public key", sign(jose.HS256, der), &rsaKey.PublicKey, false},
 		{"HS256 with its secret", sign(jose.HS256, der), der, false},

@@ -42,9 +42,8 @@ func parseCompact(raw string) (c compact, err error) {
 	if len(raw) > maxToken {
 		return c, errLong
 	}
-	first := strings.IndexByte(raw, '.')
-	last := strings.LastIndexByte(raw, '.')
-	if first <= 0 || last == first || last == first+1 || last == len(raw)-1 || strings.IndexByte(raw[first+1:last], '.') >= 0 {
+	first, last := strings.IndexByte(raw, '.'), strings.LastIndexByte(raw, '.')
+	if strings.Count(raw, ".") != 2 || first == 0 || last == first+1 || last == len(raw)-1 {
 		return c, errParts
 	}
 	head, err := decode64(raw[:first])

@@ -104,6 +104,11 @@ func (f *Foreign) get(ctx context.Context, issuer, where string) ([]byte, error)
 		return nil, fail(Unreachable, fmt.Errorf("status %d", resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err == nil {
+		// A server that sees us hang up may end its answer properly before the
+		// connection is gone: what came is then not all.
+		err = ctx.Err()
+	}
 	switch {
 	case err != nil:
 		return nil, fail(Unreachable, err)
@@ -138,10 +143,9 @@ func (f *Foreign) newClient() *http.Client {
 	}
 }
 
-// dial connects to a host at one of its permitted addresses. The name is
-// resolved here, once, and the address that comes of it is what is dialled,
-// so that a second answer of its DNS cannot lead elsewhere; the socket's own
-// address is checked again.
+// dial connects to a host at one of its permitted addresses. What is permitted
+// is decided on the address that the socket is about to connect to, so that
+// no answer of a DNS server can lead elsewhere.
 func (f *Foreign) dial(ctx context.Context, network, hostPort string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
@@ -154,9 +158,6 @@ func (f *Foreign) dial(ctx context.Context, network, hostPort string) (net.Conn,
 	d := net.Dialer{Timeout: dialTime, KeepAlive: -1, ControlContext: f.control}
 	err = errors.New("host has no address")
 	for _, a := range addresses[:min(len(addresses), maxAddresses)] {
-		if err = f.permitted(a); err != nil {
-			continue
-		}
 		var conn net.Conn
 		if conn, err = d.DialContext(ctx, network, net.JoinHostPort(a.Unmap().String(), port)); err == nil {
 			return conn, nil

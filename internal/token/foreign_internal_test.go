@@ -35,8 +35,6 @@ func TestIssuersAreBounded(t *testing.T) {
 	}
 }
 
-// TestTheSocketsAddressIsChecked: the second line of defence, behind the
-// choice of address in dial.
 func TestTheSocketsAddressIsChecked(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -27,7 +27,7 @@ type Options struct {
 	Now        func() time.Time // clock; time.Now if nil
 	ForceRS256 bool             // sign RS256 where ES256 is asked for
 	Lifetime   time.Duration    // how long a key signs; 90 days if zero
-	Overlap    time.Duration    // how long a key is published before it signs; 24 hours if zero
+	Overlap    time.Duration    // how long a key is published before it signs; 24 hours if zero; at most half of Lifetime
 	Every      time.Duration    // how often Run looks what is due; a minute if zero
 	Log        *slog.Logger     // told of new, retired and damaged keys; nobody is if nil
 }
@@ -95,6 +95,7 @@ func NewKeys(s *store.Store, o Options) *Keys {
 	if o.Overlap <= 0 {
 		o.Overlap = 24 * time.Hour
 	}
+	o.Overlap = min(o.Overlap, o.Lifetime/2)
 	if o.Every <= 0 {
 		o.Every = time.Minute
 	}

@@ -83,6 +83,5 @@ func (m *memo[V]) add(key memoKey, e memoEntry[V], limit int) {
 	if m.young == nil || len(m.young) >= max(limit/2, 1) {
 		m.old, m.young = m.young, make(map[memoKey]memoEntry[V])
 	}
-	delete(m.old, key)
 	m.young[key] = e
 }

@@ -20,7 +20,7 @@ func TestRotationSchedule(t *testing.T) {
 			return time.Duration(rapid.IntRange(lo, hi).Draw(t, name)) * time.Hour
 		}
 		lifetime := hours("lifetime", 1, 24*200)
-		overlap := hours("overlap", 1, 24*10)
+		overlap := min(hours("overlap", 1, 24*10), lifetime/2)
 		skew := [2]time.Duration{0, time.Duration(rapid.IntRange(-240, 240).Draw(t, "skew")) * time.Second}
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		server := 0

@@ -28,7 +28,7 @@ func TestSSRFByIssuerURL(t *testing.T) {
 		"http://example.com/", "HTTP://example.com/", "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "javascript:alert(1)", "//example.com/", "example.com", "/etc/passwd", "https:example.com", "https:/example.com", "https://", "https:///path",
 		"https://user@example.com/", "https://user:password@example.com/", "https://example.com@127.0.0.1/", "https://@example.com/",
 		"https://example.com/?a=b", "https://example.com/?", "https://example.com/#", "https://example.com/#a",
-		"https://example.com\\@127.0.0.1/", "https://example.com /", " https://example.com/", "https://example.com/\n", "https://example.com/\x00", "https://exa\tmple.com/", "https://éxample.com/", "https://127。0。0。1/",
+		"https://example.com\\@127.0.0.1/", "https://example.com/\\a", "https://example.com /", " https://example.com/", "https://example.com/\n", "https://example.com/\x00", "https://exa\tmple.com/", "https://éxample.com/", "https://127。0。0。1/",
 		"https://example.com:/", "https://example.com:0/", "https://example.com:65536/", "https://example.com:-1/", "https://example.com:443:443/", "https://example.com:a/",
 		"https://%6c%6f%63alhost/", "https://[fe80::1%25eth0]/", "https://example.com%00/",
 		"https://2130706433/", "https://0x7f000001/", "https://017700000001/", "https://0x7f.1/", "https://127.1/", "https://127.0.1/", "https://0177.0.0.1/", "https://127.0.0.1./", "https://1./", "https://127.0.0.0x1/", "https://0/", "https://000.0.0.0/", "https://127.0.0.08/", "https://4294967297/", "https://99999999999999999999/",
@@ -60,8 +60,10 @@ var forbidden = map[string]string{
 // TestSSRFByAddress: an address in the URL, and a name whose DNS leads to
 // one, under every combination of options.
 func TestSSRFByAddress(t *testing.T) {
+	rebind := signRS256(t, sharedRSA(), "k", clusterClaims("https://rebind.test/"))
 	for text, opens := range forbidden {
 		address := netip.MustParseAddr(text)
+		literal := signRS256(t, sharedRSA(), "k", clusterClaims("https://"+netip.AddrPortFrom(address, 443).String()+"/"))
 		for _, loopback := range []bool{false, true} {
 			for _, private := range []bool{false, true} {
 				if opens == "loopback" && loopback || opens == "private" && private {
@@ -69,11 +71,11 @@ func TestSSRFByAddress(t *testing.T) {
 				}
 				f := &token.Foreign{AllowLoopback: loopback, AllowPrivate: private, Timeout: time.Second}
 				f.Resolve = func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{address}, nil }
-				for _, issuer := range []string{"https://" + netip.AddrPortFrom(address, 443).String() + "/", "https://rebind.test/"} {
-					err := verifyToken(t, f, signRS256(t, sharedRSA(), "k", clusterClaims(issuer)))
-					expectKind(t, issuer+" "+text, err, token.Unreachable)
-					if refused, ok := errors.AsType[*token.AddressError](err); !ok || refused.Addr != address {
-						t.Errorf("%s %s: refused, but not for its address: %v", issuer, text, err)
+				for how, raw := range map[string]string{"in the URL": literal, "by DNS": rebind} {
+					err := verifyToken(t, f, raw)
+					expectKind(t, text+" "+how, err, token.Unreachable)
+					if refused, ok := errors.AsType[*token.AddressError](err); !ok || refused.Addr != address.Unmap() {
+						t.Errorf("%s %s: refused, but not for its address: %v", text, how, err)
 					}
 				}
 			}
@@ -136,7 +138,15 @@ func TestSSRFByRedirect(t *testing.T) {
 				}
 				p.good(w, r)
 			})
-			expectKind(t, name+" from "+document, p.check(p.foreign(), "k1"), token.Unreachable)
+			before := p.fetches.Load()
+			err := p.check(p.foreign(), "k1")
+			expectKind(t, name+" from "+document, err, token.Unreachable)
+			if err != nil && !strings.Contains(err.Error(), "redirect") {
+				t.Errorf("%s from %s: refused, but not for the redirect: %v", name, document, err)
+			}
+			if n := p.fetches.Load() - before; n > 4 {
+				t.Errorf("%s: %d redirects are followed", name, n)
+			}
 		}
 	}
 	if n := elsewhere.Load(); n != 0 {
@@ -283,6 +293,7 @@ func TestBadDocuments(t *testing.T) {
 		{"kid twice", key(usual + `,"kid":"k1"`), token.Unparsable},
 		{"kid number", key(`"kty":"RSA","kid":1`), token.Unparsable},
 		{"huge", `{"keys":[{` + usual + `}],"x":"` + strings.Repeat("x", 1<<20) + `"}`, token.Unparsable},
+		{"good, with a megabyte of blanks after it", `{"keys":[{` + usual + `}]}` + strings.Repeat(" ", 1<<20), token.Unparsable},
 		{"no key at all", `{"keys":[]}`, token.NoKey},
 		{"two keys of one name", `{"keys":[{` + usual + `},{"kty":"RSA","kid":"k1","e":"AQAB","n":"` + other + `"}]}`, token.NoKey},
 		{"two keys of one name, the other way", `{"keys":[{"kty":"RSA","kid":"k1","e":"AQAB","n":"` + other + `"},{` + usual + `}]}`, token.NoKey},
@@ -302,6 +313,7 @@ func TestBadDocuments(t *testing.T) {
 		{"exponent 1", key(strings.Replace(usual, "AQAB", "AQ", 1)), token.NoKey},
 		{"even exponent", key(strings.Replace(usual, "AQAB", "AQAA", 1)), token.NoKey},
 		{"huge exponent", key(strings.Replace(usual, "AQAB", strings.Repeat("_", 40), 1)), token.NoKey},
+		{"exponent that is 65537 in its last 64 bits", key(strings.Replace(usual, "AQAB", "AQAAAAAAAQAB", 1)), token.NoKey},
 		{"no exponent", key(strings.Replace(usual, "AQAB", "", 1)), token.NoKey},
 		{"modulus not base64", key(strings.Replace(usual, n, "!!!!", 1)), token.NoKey},
 		{"another's key under this name", key(strings.Replace(usual, n, other, 1)), token.BadForeign},

@@ -44,7 +44,7 @@ func pathFor(typeName string, route *Route) string {
 	if ns != "" {
 		path = "/providers/" + ns
 		switch {
-		case route.Levels == 0 || route.Levels&AtGroup != 0:
+		case route.Levels&AtGroup != 0:
 			path = groupPath("g") + path
 		case route.Levels&AtSubscription != 0:
 			path = "/subscriptions/" + homeSub + path
@@ -95,6 +95,7 @@ func populated(t *testing.T) *rig {
 }
 
 func TestReaderChangesNothing(t *testing.T) {
+	t.Parallel()
 	r := populated(t)
 	r.person("reader", homeTenant)
 	r.grant("reader", rbac.Reader, "/subscriptions/"+homeSub)
@@ -122,6 +123,7 @@ func TestReaderChangesNothing(t *testing.T) {
 }
 
 func TestNobodySeesNothing(t *testing.T) {
+	t.Parallel()
 	r := populated(t)
 	r.person("nobody", homeTenant)
 	before := r.dump()
@@ -144,6 +146,7 @@ func TestNobodySeesNothing(t *testing.T) {
 
 // TestDeletedOrDisabledCaller: a token outlives its principal; rights do not.
 func TestDeletedOrDisabledCaller(t *testing.T) {
+	t.Parallel()
 	r := populated(t)
 	if err := r.h.o.Directory.EnableServicePrincipal(t.Context(), r.people["owner"].ObjectID, false); err != nil {
 		t.Fatal(err)
@@ -161,6 +164,7 @@ func TestDeletedOrDisabledCaller(t *testing.T) {
 }
 
 func TestListingsShowOnlyWhatMayBeRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, g := range []string{"ga", "gb"} {
 		r.makeGroup(g)
@@ -232,6 +236,15 @@ func TestListingsShowOnlyWhatMayBeRead(t *testing.T) {
 			a = r.must(200, as, "GET", strings.TrimPrefix(next, r.srv.URL), nil)
 		}
 	}
+	// A role on one credential shows that one.
+	for _, n := range []string{"cred-a", "cred-b"} {
+		r.must(201, "owner", "PUT", identityPath("ga", "id-ga")+"/federatedIdentityCredentials/"+n, credential("s-"+n))
+	}
+	r.person("credreader", homeTenant)
+	r.grant("credreader", rbac.Reader, identityPath("ga", "id-ga")+"/federatedIdentityCredentials/cred-b")
+	if diff := cmp.Diff([]string{"cred-b"}, r.must(200, "credreader", "GET", identityPath("ga", "id-ga")+"/federatedIdentityCredentials", nil).list("name")); diff != "" {
+		t.Error(diff)
+	}
 	// Who may read the group's assignments sees those that it inherits; who
 	// holds a role on one vault sees what is on that vault.
 	below := func(as, scope string) int {
@@ -254,6 +267,7 @@ func TestListingsShowOnlyWhatMayBeRead(t *testing.T) {
 }
 
 func TestContributorCannotGiveAccessAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	r.person("contributor", homeTenant)
@@ -300,6 +314,7 @@ func TestContributorCannotGiveAccessAway(t *testing.T) {
 
 // TestLimitedAdministrator: some roles may hand out only certain others.
 func TestLimitedAdministrator(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	v := r.makeVault("g", "kv-1")

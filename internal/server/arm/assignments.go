@@ -144,9 +144,10 @@ var assignmentFilter = filterRules{
 	functions:  map[string][]string{"atscope": {""}, "assignedto": {"text"}},
 }
 
-// listAssignments lists what is assigned at a scope, above it and below it.
-// Those above hold at the scope, so who may read assignments there sees them;
-// those below are shown to those who may read them where they are.
+// listAssignments lists what is assigned at a scope, above it and below it,
+// to those who may read assignments at the scope: those above hold there too,
+// and a role that may read them there may read them below. Others see what
+// they may read where it is.
 func (h *Handler) listAssignments(w http.ResponseWriter, r *http.Request, q *Request) error {
 	f, err := q.filter(&assignmentFilter)
 	if err != nil {
@@ -176,7 +177,7 @@ func (h *Handler) listAssignments(w http.ResponseWriter, r *http.Request, q *Req
 		if !match(f, &env) {
 			continue
 		}
-		ok := here && !below
+		ok := here
 		if !ok {
 			if ok, err = q.Allowed(ctx, typeAssignment+"/read", a.ID()); err != nil {
 				return err

@@ -2,6 +2,7 @@ package arm
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -169,8 +170,7 @@ func (h *Handler) removeGroup(ctx context.Context, tenant string, id ID, by stri
 			break
 		}
 		for _, res := range held {
-			rid := mustParse(res.ID)
-			if err := h.reg.find(rid).Delete(ctx, rid, marked.DeletedBy); err != nil {
+			if err := h.removeResource(ctx, &res, marked.DeletedBy); err != nil {
 				return true, err
 			}
 		}
@@ -185,6 +185,18 @@ func (h *Handler) removeGroup(ctx context.Context, tenant string, id ID, by stri
 		h.o.RBAC.DeleteScopeIn(tx, tenant, id.Key())
 		return nil
 	})
+}
+
+func (h *Handler) removeResource(ctx context.Context, res *Resource, by string) error {
+	id, err := ParseID(res.ID)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", res.ID, err)
+	}
+	rt := h.reg.find(id)
+	if rt == nil || rt.Delete == nil {
+		return fmt.Errorf("remove %s: its type cannot be removed", res.ID)
+	}
+	return rt.Delete(ctx, id, by)
 }
 
 // markGroup is step 1 of removeGroup.

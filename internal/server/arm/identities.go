@@ -155,19 +155,19 @@ func (h *Handler) newIdentity(ctx context.Context, q *Request, body *identityBod
 }
 
 func (h *Handler) patchIdentity(w http.ResponseWriter, r *http.Request, q *Request) error {
-	var body identityBody
-	if err := web.DecodeJSON(r, codeContent, &body); err != nil {
-		return err
-	}
-	if err := body.check(); err != nil {
-		return err
-	}
 	m, ok, err := h.o.Directory.Identity(r.Context(), q.ID.Key())
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return notFound(q.ID)
+	}
+	var body identityBody
+	if err := web.DecodeJSON(r, codeContent, &body); err != nil {
+		return err
+	}
+	if err := body.check(); err != nil {
+		return err
 	}
 	if err := sameLocation(q.ID, m.Location, body.Location); err != nil {
 		return err

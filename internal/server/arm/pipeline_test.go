@@ -15,6 +15,7 @@ import (
 )
 
 func TestWithoutTokenEveryRouteAnswersWithTheChallenge(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	for _, c := range routeCases(r) {
@@ -31,6 +32,7 @@ func TestWithoutTokenEveryRouteAnswersWithTheChallenge(t *testing.T) {
 }
 
 func TestTokenRefusals(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for reason, code := range map[web.AuthReason]string{
 		web.AuthMissing: "AuthenticationFailed", web.AuthMalformed: "InvalidAuthenticationToken", web.AuthKey: "InvalidAuthenticationToken",
@@ -54,6 +56,7 @@ func TestTokenRefusals(t *testing.T) {
 }
 
 func TestPrincipalOfAnotherTenant(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	r.person("stranger", otherTenant)
@@ -86,6 +89,7 @@ func TestPrincipalOfAnotherTenant(t *testing.T) {
 }
 
 func TestUnknownThingsByOrder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	r.person("nobody", homeTenant)
@@ -154,6 +158,7 @@ func TestUnknownThingsByOrder(t *testing.T) {
 // vault, each answer about things that exist with that about things that do
 // not: in a group of which the caller knows nothing, and beside its own vault.
 func TestAnswersDoNotTellWhatExists(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, g := range []string{"real-g", "mine-g"} {
 		r.makeGroup(g)
@@ -186,6 +191,7 @@ func TestAnswersDoNotTellWhatExists(t *testing.T) {
 }
 
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id := uuid.NewString()
 	for _, path := range []string{"/subscriptions", "/nothing", "/subscriptions/" + homeSub + "/resourceGroups/nope", "/a%2Fb"} {
@@ -218,6 +224,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestAuditLines(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.makeGroup("g")
 	mine := r.makeVault("g", "mine-v")
@@ -254,6 +261,7 @@ func TestAuditLines(t *testing.T) {
 }
 
 func TestMetadataEndpoints(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	flat := r.must(200, "", "GET", "/metadata/endpoints?api-version=2015-01-01", nil)
 	if flat.at("authentication.loginEndpoint") != "https://login.podkey.test/adfs/aad" || flat.at("authentication.audiences.0") != "https://management.core.windows.net/" ||
@@ -278,6 +286,7 @@ func TestMetadataEndpoints(t *testing.T) {
 }
 
 func TestRegister(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ran := 0
 	r.h.Register(ResourceType{
@@ -290,6 +299,9 @@ func TestRegister(t *testing.T) {
 			},
 		}},
 	})
+	r.h.Register(ResourceType{Name: "Podkey.Admin/byDefault", Versions: []string{"2026-11-21"}, Routes: []Route{
+		{Method: "POST", Collection: true, Action: "Podkey.Admin/byDefault/action", Handle: listNothing},
+	}})
 	const path = "/providers/Podkey.Admin/rotateKeys?api-version=2026-11-21"
 	r.person("root", homeTenant)
 	r.grant("root", rbac.Owner, "/")
@@ -298,6 +310,10 @@ func TestRegister(t *testing.T) {
 	r.refused(403, "AuthorizationFailed", "owner", "POST", path, nil)
 	r.refused(403, "AuthorizationFailed", "stranger", "POST", path, nil) // Owner of another root
 	r.refused(405, "MethodNotAllowed", "root", "GET", path, nil)
+	// The whole server is not below a subscription, whatever role one has there.
+	r.refused(404, "InvalidResourceType", "owner", "POST", "/subscriptions/"+homeSub+path, nil)
+	r.refused(404, "InvalidResourceType", "owner", "POST", "/subscriptions/"+homeSub+strings.Replace(path, "rotateKeys", "byDefault", 1), nil)
+	r.must(200, "root", "POST", strings.Replace(path, "rotateKeys", "byDefault", 1), nil)
 	if ran != 0 {
 		t.Fatal("ran for somebody who may not")
 	}

@@ -61,7 +61,10 @@ type Route struct {
 	// Collection routes are for ids that end in the type, without a name: the
 	// collection itself, or an action such as .../checkNameAvailability.
 	Collection bool
-	// Levels are where the id's last chain may lie; 0 for any.
+	// Levels are where the id's last chain may lie: what a role is worth depends
+	// on it. 0 is the tenant root alone, so that an operation on the whole
+	// server that forgets to say so is not open to every owner of a group.
+	// Types of the first chain have no choice.
 	Levels Level
 	// Action is the operation that the caller must be allowed to perform on
 	// the id. Empty means that any authenticated principal may call, and the
@@ -176,7 +179,11 @@ func (g *registry) lookup(method string, id ID, version string) (rt *registered,
 		}
 		return nil, nil, allow, fault.New(fault.BadMethod, "MethodNotAllowed", "The requested resource does not support http method '%s'.", clip(method))
 	}
-	if route.Levels != 0 && route.Levels&id.Level() == 0 {
+	levels := route.Levels
+	if levels == 0 {
+		levels = AtTenant
+	}
+	if id.namespace() != "" && len(id.last().types) > 0 && levels&id.Level() == 0 {
 		return nil, nil, "", fault.NotFound("InvalidResourceType", "The resource type '%s' cannot be addressed at the scope '%s'.", clip(rt.Name), clip(id.Scope().String()))
 	}
 	return rt, route, "", nil

@@ -111,7 +111,8 @@ func (res *Resource) property(name string) string {
 	case "location":
 		return res.Location
 	case "resourcegroup":
-		return mustParse(res.ID).Group()
+		id, _ := ParseID(res.ID)
+		return id.Group()
 	}
 	return res.Name
 }

@@ -22,14 +22,14 @@ func (h *Handler) registerAuthorization() {
 			return rbac.RoleIDAt(id.Scope().String(), d.ID), ok, err
 		},
 		Routes: []Route{
-			{Method: "GET", Collection: true, Action: typeDefinition + "/read", Handle: h.listDefinitions},
-			{Method: "GET", Action: typeDefinition + "/read", Handle: h.getDefinition},
+			{Method: "GET", Collection: true, Levels: AtAny, Action: typeDefinition + "/read", Handle: h.listDefinitions},
+			{Method: "GET", Levels: AtAny, Action: typeDefinition + "/read", Handle: h.getDefinition},
 		},
 	})
 	h.Register(ResourceType{
 		Name: "Microsoft.Authorization/permissions", Versions: versionsAuthorization, Leaf: true,
 		Routes: []Route{
-			{Method: "GET", Collection: true, Action: "Microsoft.Authorization/permissions/read", Visible: true, Handle: h.listPermissions},
+			{Method: "GET", Collection: true, Levels: AtAny, Action: "Microsoft.Authorization/permissions/read", Visible: true, Handle: h.listPermissions},
 		},
 	})
 	h.Register(ResourceType{
@@ -39,10 +39,10 @@ func (h *Handler) registerAuthorization() {
 			return a.ID(), ok, err
 		},
 		Routes: []Route{
-			{Method: "GET", Collection: true, Action: typeAssignment + "/read", Visible: true, Handle: h.listAssignments},
-			{Method: "GET", Action: typeAssignment + "/read", Handle: h.getAssignment},
-			{Method: "PUT", Action: typeAssignment + "/write", Role: roleInBody, Handle: h.putAssignment},
-			{Method: "DELETE", Action: typeAssignment + "/delete", Role: h.roleOfAssignment, Handle: h.deleteAssignment},
+			{Method: "GET", Collection: true, Levels: AtAny, Action: typeAssignment + "/read", Visible: true, Handle: h.listAssignments},
+			{Method: "GET", Levels: AtAny, Action: typeAssignment + "/read", Handle: h.getAssignment},
+			{Method: "PUT", Levels: AtAny, Action: typeAssignment + "/write", Role: roleInBody, Handle: h.putAssignment},
+			{Method: "DELETE", Levels: AtAny, Action: typeAssignment + "/delete", Role: h.roleOfAssignment, Handle: h.deleteAssignment},
 		},
 	})
 }

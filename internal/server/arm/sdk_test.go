@@ -98,6 +98,7 @@ func demo(t *testing.T, r *rig) (groups *armresources.ResourceGroupsClient, iden
 }
 
 func TestSDKResourceGroups(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	groups, _, _ := demo(t, r)
 	ctx := t.Context()
@@ -146,6 +147,7 @@ func TestSDKResourceGroups(t *testing.T) {
 }
 
 func TestSDKGenericResources(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, identity, vault := demo(t, r)
 	ctx := t.Context()
@@ -248,6 +250,7 @@ func TestSDKGenericResources(t *testing.T) {
 }
 
 func TestSDKIdentities(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, identity, _ := demo(t, r)
 	ctx := t.Context()
@@ -317,6 +320,7 @@ func TestSDKIdentities(t *testing.T) {
 }
 
 func TestSDKVaults(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, _, vault := demo(t, r)
 	ctx := t.Context()
@@ -435,6 +439,7 @@ func TestSDKVaults(t *testing.T) {
 }
 
 func TestSDKRoleAssignments(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, identity, vault := demo(t, r)
 	ctx := t.Context()
@@ -544,6 +549,7 @@ func TestSDKRoleAssignments(t *testing.T) {
 }
 
 func TestSDKSubscriptions(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	a := r.must(http.StatusOK, "owner", "GET", "/subscriptions?api-version=2019-11-01", nil)
 	if diff := cmp.Diff([]string{homeSub}, a.list("subscriptionId")); diff != "" {

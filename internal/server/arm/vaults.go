@@ -167,10 +167,16 @@ func (h *Handler) putVault(w http.ResponseWriter, r *http.Request, q *Request) e
 	if err != nil {
 		return err
 	}
+	model := q.Version[:len(rbacDefault)] >= rbacDefault
 	if existed {
 		err = h.mayChangeModel(ctx, q, p, before.EnableRBAC)
 	} else {
 		body.Location, err = checkLocation(body.Location, typeVault)
+		if p.EnableRBAC != nil {
+			// Only for a vault that is new: should somebody else make it first,
+			// this request does not change its model.
+			model, p.EnableRBAC = *p.EnableRBAC, nil
+		}
 	}
 	if err != nil {
 		return err
@@ -181,8 +187,7 @@ func (h *Handler) putVault(w http.ResponseWriter, r *http.Request, q *Request) e
 	}
 	v, created, err := h.o.Vaults.Put(ctx, keyvault.Spec{
 		SubscriptionID: q.ID.Subscription(), ResourceGroup: g.Name, Name: q.ID.Name(), Location: body.Location,
-		TenantID: q.TenantID, Tags: body.Tags, Properties: *p, By: q.Principal.ObjectID,
-		RBAC: q.Version[:len(rbacDefault)] >= rbacDefault,
+		TenantID: q.TenantID, Tags: body.Tags, Properties: *p, By: q.Principal.ObjectID, RBAC: model,
 	})
 	if err != nil {
 		return err

@@ -240,6 +240,16 @@ func TestRegisteredAnswersForEverythingUnderOurBase(t *testing.T) {
 			t.Errorf("%s: %v %t %v", c.issuer, set, ok, err)
 		}
 	}
+	// Known is only asked for names that can be a cluster's.
+	r.h.Known = func(_ context.Context, name string) (bool, error) {
+		t.Errorf("asked for %q", name)
+		return true, nil
+	}
+	for _, name := range []string{"", "..", "a/b", "LOCAL", "a b", "-a", "é", strings.Repeat("a", 64)} {
+		if set, ok, err := r.h.Registered(t.Context(), issuer.URL(r.h.Own, name)); set != nil || !ok || err != nil {
+			t.Errorf("%q: %v %t %v", name, set, ok, err)
+		}
+	}
 	r.h.Known = func(context.Context, string) (bool, error) { return false, broken }
 	if _, _, err := r.h.Registered(t.Context(), "https://issuer.podkey.test/clusters/local/"); !errors.Is(err, broken) {
 		t.Errorf("failure of Known: %v", err)

@@ -74,6 +74,5 @@ func fail(w http.ResponseWriter, _ *http.Request, err error) {
 	if s.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	w.Header().Del("Cache-Control")
 	_ = web.WriteJSON(w, s.Code, s) // cannot fail: nothing in it does not encode
 }

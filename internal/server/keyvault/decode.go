@@ -3,7 +3,6 @@ package keyvault
 import (
 	"bytes"
 	"io"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/podkey/podkey/internal/web"
@@ -24,7 +23,7 @@ const (
 // secretBody is the body of a set and of an update. Members that it does not
 // have are ignored.
 type secretBody struct {
-	Value       *string           `json:"value"` // required in a set, ignored in an update
+	Value       *string           `json:"value"` // required in a set; an update does not change it
 	ContentType *string           `json:"contentType"`
 	Tags        map[string]string `json:"tags"`
 	Attributes  struct {
@@ -86,11 +85,17 @@ func escapedUnit(text []byte) (r uint32, ok bool) {
 		return 0, false
 	}
 	for _, c := range text[2:6] {
-		i := strings.IndexByte("0123456789abcdef", c|0x20)
-		if i < 0 || c|0x20 != c && c < 'A' {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
 			return 0, false
 		}
-		r = r<<4 | uint32(i)
+		r = r<<4 | uint32(c)
 	}
 	return r, true
 }

@@ -52,9 +52,10 @@ type system struct {
 
 // lines collects written lines.
 type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-	err error
+	mu    sync.Mutex
+	buf   bytes.Buffer
+	err   error
+	wrote chan struct{} // gets a token after a write, if there is room; may be nil
 }
 
 func (l *lines) Write(p []byte) (int, error) {
@@ -62,6 +63,10 @@ func (l *lines) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return 0, l.err
+	}
+	select {
+	case l.wrote <- struct{}{}:
+	default:
 	}
 	return l.buf.Write(p)
 }
@@ -94,29 +99,7 @@ func newSystem(t testing.TB) *system { return newSystemIn(t, "", &lines{}) }
 
 func newSystemIn(t testing.TB, dir string, auditTo io.Writer) *system {
 	t.Helper()
-	s := &system{t: t, log: &lines{}, tokens: map[string]any{}}
-	s.audit, _ = auditTo.(*lines)
-	s.clock.Store(1_800_000_000)
-	log := audit.New(auditTo, audit.Options{})
-	s.store = storetest.New(t, dir, func(st *store.Store) {
-		s.directory = directory.New(st, directory.Options{})
-		s.rbac = rbac.New(st, s.directory, log, rbac.Options{Now: s.now})
-		s.vaults = keyvault.New(st, keyvault.Options{Now: s.now, Log: slog.New(slog.NewTextHandler(s.log, nil)), Audit: log})
-	})
-	h := &keyvault.Handler{Vaults: s.vaults, RBAC: s.rbac, Authenticate: s.authenticate, Audit: log, Version: "1.0.0"}
-	plane := h.Plane()
-	own, azure := web.OwnNames("podkey.localhost:8443"), (*web.Names)(nil)
-	azure = web.AzureNames(own)
-	s.handler = &web.Edge{
-		Log: slog.New(slog.NewTextHandler(s.log, nil)),
-		Now: time.Now,
-		Route: func(host string) (*web.Plane, *web.Names, string) {
-			if v, ok := strings.CutSuffix(host, ".vault.azure.net"); ok {
-				return plane, azure, v
-			}
-			return plane, own, strings.TrimSuffix(host, "."+suffix)
-		},
-	}
+	s := openSystem(t, dir, auditTo)
 	for _, id := range []string{tenantA, tenantB} {
 		s.must(s.directory.CreateTenant(t.Context(), directory.Tenant{ID: id, DisplayName: id[:4]}))
 	}
@@ -131,6 +114,36 @@ func newSystemIn(t testing.TB, dir string, auditTo io.Writer) *system {
 	s.assign("officer", rbac.KeyVaultSecretsOfficer, "/subscriptions/"+subA)
 	s.assign("reader", rbac.KeyVaultSecretsUser, vaultID("kv1"))
 	s.assign("stranger", rbac.KeyVaultSecretsOfficer, "/subscriptions/"+subB)
+	return s
+}
+
+// openSystem is newSystem without the vaults and callers, or with those that
+// the directory dir has.
+func openSystem(t testing.TB, dir string, auditTo io.Writer) *system {
+	t.Helper()
+	s := &system{t: t, log: &lines{}, tokens: map[string]any{}}
+	s.audit, _ = auditTo.(*lines)
+	s.clock.Store(1_800_000_000)
+	log := audit.New(auditTo, audit.Options{})
+	s.store = storetest.New(t, dir, func(st *store.Store) {
+		s.directory = directory.New(st, directory.Options{})
+		s.rbac = rbac.New(st, s.directory, log, rbac.Options{Now: s.now})
+		s.vaults = keyvault.New(st, keyvault.Options{Now: s.now, Log: slog.New(slog.NewTextHandler(s.log, nil)), Audit: log})
+	})
+	h := &keyvault.Handler{Vaults: s.vaults, RBAC: s.rbac, Authenticate: s.authenticate, Audit: log, Version: "1.0.0"}
+	plane := h.Plane()
+	own := web.OwnNames("podkey.localhost:8443")
+	azure := web.AzureNames(own)
+	s.handler = &web.Edge{
+		Log: slog.New(slog.NewTextHandler(s.log, nil)),
+		Now: time.Now,
+		Route: func(host string) (*web.Plane, *web.Names, string) {
+			if v, ok := strings.CutSuffix(host, ".vault.azure.net"); ok {
+				return plane, azure, v
+			}
+			return plane, own, strings.TrimSuffix(host, "."+suffix)
+		},
+	}
 	for name, reason := range map[string]web.AuthReason{
 		"garbage": web.AuthMalformed, "unknownkey": web.AuthKey, "badsignature": web.AuthSignature, "expired": web.AuthExpired, "early": web.AuthNotYet,
 	} {
@@ -139,6 +152,15 @@ func newSystemIn(t testing.TB, dir string, auditTo io.Writer) *system {
 	s.tokens["foraudience"] = &web.AuthError{Reason: web.AuthAudience, Expected: "https://vault.azure.net", Found: "https://management.azure.com"}
 	s.tokens["fromissuer"] = &web.AuthError{Reason: web.AuthIssuer, Expected: "https://sts.windows.net/x/", Found: "https://issuer.example/"}
 	s.tokens["broken"] = io.ErrUnexpectedEOF
+	for _, name := range []string{"officer", "reader", "nobody", "stranger"} {
+		m, ok, err := s.directory.Identity(t.Context(), identityID(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			s.tokens[name] = principalOf(m)
+		}
+	}
 	return s
 }
 
@@ -163,18 +185,25 @@ func (s *system) authenticate(_ context.Context, token string) (audit.Principal,
 func (s *system) caller(name, tenant string) audit.Principal {
 	s.t.Helper()
 	m, _, err := s.directory.PutIdentity(s.t.Context(), directory.ManagedIdentity{
-		ResourceID: "/subscriptions/" + subA + "/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/" + name,
-		Name:       name, Location: "westeurope", TenantID: tenant,
+		ResourceID: identityID(name), Name: name, Location: "westeurope", TenantID: tenant,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := audit.Principal{
-		ObjectID: m.PrincipalID, AppID: m.ClientID, TenantID: tenant, Issuer: "https://sts.windows.net/" + tenant + "/",
-		Kind: audit.KindServicePrincipal, Name: name,
-	}
+	p := principalOf(m)
 	s.tokens[name] = p
 	return p
+}
+
+func identityID(name string) string {
+	return "/subscriptions/" + subA + "/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/" + name
+}
+
+func principalOf(m directory.ManagedIdentity) audit.Principal {
+	return audit.Principal{
+		ObjectID: m.PrincipalID, AppID: m.ClientID, TenantID: m.TenantID, Issuer: "https://sts.windows.net/" + m.TenantID + "/",
+		Kind: audit.KindServicePrincipal, Name: m.Name,
+	}
 }
 
 func vaultID(name string) string {

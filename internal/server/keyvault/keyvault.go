@@ -67,7 +67,7 @@ func New(s *store.Store, o Options) *Vaults {
 	groups := map[string]func(*Vault) []string{"group": func(v *Vault) []string { return []string{v.subscriptionKey(), v.groupKey()} }}
 	v.vaults = store.NewTable(s, "vault", store.TableOptions[Vault]{Mode: store.Plain, Indexes: groups})
 	v.deletedVaults = store.NewTable(s, "deletedvault", store.TableOptions[Vault]{Mode: store.Plain, Indexes: groups})
-	v.secrets = store.NewTable(s, "secret", store.TableOptions[secret]{Mode: store.Sealed})
+	v.secrets = store.NewTable(s, "secret", store.TableOptions[secret]{Mode: store.Sealed, Marshal: marshalSecret, Unmarshal: unmarshalSecret})
 	v.versions = store.NewTable(s, "secretversion", store.TableOptions[version]{Mode: store.Disk})
 	v.deleted = store.NewTable(s, "deletedsecret", store.TableOptions[deletedSecret]{Mode: store.Sealed})
 	v.due = store.NewTable(s, "secretpurge", store.TableOptions[duePurge]{Mode: store.Plain})

@@ -173,21 +173,27 @@ func mergePolicies(old []rbac.AccessPolicy, c PolicyChange, given []rbac.AccessP
 		return nil, badProperty("The operation on access policies must be 'add', 'replace' or 'remove'.")
 	}
 	merged := slices.Clone(old)
+	at := make(map[string]int, len(merged))
+	for i := range merged {
+		at[merged[i].Key()] = i
+	}
 	for i := range given {
 		g := &given[i]
-		at := slices.IndexFunc(merged, func(e rbac.AccessPolicy) bool { return e.Same(g) })
+		key := g.Key()
+		j, had := at[key]
 		switch {
-		case at < 0 && c != RemovePolicies:
+		case !had && c != RemovePolicies:
+			at[key] = len(merged)
 			merged = append(merged, *g)
-		case at < 0:
+		case !had:
 		case c == ReplacePolicies:
-			merged[at] = *g
+			merged[j] = *g
 		default:
-			merged[at].Permissions = mergePermissions(merged[at].Permissions, c, g.Permissions)
-			if merged[at].Permissions.Empty() {
-				merged = slices.Delete(merged, at, at+1)
-			}
+			merged[j].Permissions = mergePermissions(merged[j].Permissions, c, g.Permissions)
 		}
+	}
+	if c == RemovePolicies { // only then can one be left with nothing that had something
+		merged = slices.DeleteFunc(merged, func(e rbac.AccessPolicy) bool { return e.Permissions.Empty() })
 	}
 	return merged, nil
 }

@@ -78,7 +78,6 @@ func (h *Handler) updateSecret(rq *request) error {
 	if err := rq.decodeBody(&body); err != nil {
 		return err
 	}
-	body.Value = nil
 	c, err := body.change()
 	if err != nil {
 		return err

@@ -90,7 +90,7 @@ func CheckPolicies(policies []AccessPolicy) error {
 				}
 			}
 		}
-		key := p.key()
+		key := p.Key()
 		if seen[key] {
 			return fault.BadRequest("BadRequest", "An invalid value was provided for 'accessPolicies': there are two entries for object id '%s'.", p.ObjectID)
 		}
@@ -99,14 +99,11 @@ func CheckPolicies(policies []AccessPolicy) error {
 	return nil
 }
 
-// key is what entries of one vault are told apart by.
-func (p *AccessPolicy) key() string {
+// Key is equal for entries that are for the same caller: a vault has one
+// entry for each.
+func (p *AccessPolicy) Key() string {
 	return strings.ToLower(p.TenantID + "/" + p.ObjectID + "/" + p.ApplicationID)
 }
-
-// Same reports whether two entries are for the same caller: then a later one
-// takes the place of an earlier one.
-func (p *AccessPolicy) Same(q *AccessPolicy) bool { return p.key() == q.key() }
 
 // decideByPolicies answers a request about a vault in the access-policy
 // model. Entries of several groups add up.
