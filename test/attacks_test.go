@@ -466,3 +466,49 @@ identities:
 		t.Errorf("a key under another's id: %d %s", status, body)
 	}
 }
+
+// TestAttackContributorBecomesOwner: the role that may do everything but give
+// roles must not come by rights through Podkey's own operations.
+func TestAttackContributorBecomesOwner(t *testing.T) {
+	p := podkeytest.Start(t, podkeytest.Options{Declare: `
+applications:
+  - name: contributor
+    appId: 99999999-8888-7777-6666-555555555555
+    secret: {value: "chosen-by-a-person"}
+roleAssignments:
+  - {application: contributor, role: Contributor, scope: /}
+tenants:
+  - {id: 11111111-2222-3333-4444-555555555555, subscriptionId: 66666666-7777-8888-9999-000000000000}
+`})
+	const management = "https://management.azure.com"
+	status, body := tokenRequest(t, p, p.TenantID, url.Values{
+		"client_id": {"99999999-8888-7777-6666-555555555555"}, "client_secret": {"chosen-by-a-person"}, "scope": {management + "/.default"},
+	})
+	var tok struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.Unmarshal(body, &tok); err != nil || status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	if status, body := request(t, p, "GET", management+"/subscriptions?api-version=2022-12-01", tok.AccessToken, nil); status != 200 {
+		t.Fatalf("the token does not work at all: %d %s", status, body)
+	}
+	const v = "?api-version=2026-11-21"
+	for _, c := range []struct {
+		method, url string
+		in          any
+	}{
+		{"PUT", management + "/providers/Podkey.Admin/tenants/11111111-2222-3333-4444-555555555555" + v, map[string]any{"subscriptionId": "66666666-7777-8888-9999-000000000000"}},
+		{"POST", management + "/providers/Podkey.Admin/applications" + v, map[string]any{"tenantId": p.TenantID, "displayName": "contributor", "clientSecret": "another-secret"}},
+		{"POST", management + "/providers/Podkey.Admin/rotateKek" + v, map[string]any{}},
+		{"POST", management + "/providers/Podkey.Admin/rotateDataKey" + v, map[string]any{}},
+		{"GET", management + "/providers/Podkey.Admin/keys" + v, nil},
+		{"POST", p.Issuer + "api/v1/namespaces/kube-system/serviceaccounts/admin/token", map[string]any{"spec": map[string]any{"audiences": []string{"api://AzureADTokenExchange"}}}},
+		{"PUT", management + "/providers/Microsoft.Authorization/roleAssignments/" + "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee?api-version=2022-04-01", map[string]any{"properties": map[string]any{
+			"principalId": p.ObjectID, "roleDefinitionId": "/providers/Microsoft.Authorization/roleDefinitions/8e3af657-a8ff-443c-a75c-2fe8c4bcb635"}}},
+	} {
+		if status, body := request(t, p, c.method, c.url, tok.AccessToken, c.in); status != 403 {
+			t.Errorf("%s %s: %d %s, want 403", c.method, c.url, status, body)
+		}
+	}
+}

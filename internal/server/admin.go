@@ -25,17 +25,24 @@ const tenantSecretLife = time.Hour
 // adminHandler answers one operation.
 type adminHandler = func(ctx context.Context, r *http.Request, q *arm.Request) (any, error)
 
+// grantAction is what nobody may do without who could not take any right
+// anyway: Podkey's own operations hand out credentials and tokens, so that a
+// wildcard role such as Contributor must not be enough for them.
+const grantAction = "Microsoft.Authorization/roleAssignments/write"
+
 // registerAdmin adds the operations that no Azure API has: what an operator
 // does to the server itself. They lie under the management API, so that the
-// one pipeline authenticates, authorises and audits them, at the root scope.
-func (s *Server) registerAdmin() {
+// one pipeline authenticates, authorises and audits them, at the root of the
+// server's own tenant: principals of other tenants are refused however much
+// they may do at the root of theirs.
+func (s *Server) registerAdmin(home string) {
 	route := func(name, method string, collection bool, action string, h adminHandler) {
 		s.arm.Register(arm.ResourceType{
 			Name: "Podkey.Admin/" + name, Versions: []string{adminVersion}, Hidden: true,
 			Routes: []arm.Route{{
-				Method: method, Collection: collection, Action: "Podkey.Admin/" + name + "/" + action,
+				Method: method, Collection: collection, Levels: arm.AtTenant, TenantID: home, Action: "Podkey.Admin/" + name + "/" + action,
 				Handle: func(w http.ResponseWriter, r *http.Request, q *arm.Request) error {
-					if err := s.fromHome(r.Context(), q); err != nil {
+					if err := q.Authorize(r.Context(), grantAction, q.ID); err != nil {
 						return err
 					}
 					out, err := h(r.Context(), r, q)
@@ -50,19 +57,6 @@ func (s *Server) registerAdmin() {
 	route("tenants", http.MethodPut, false, "write", s.putTenant)
 	route("applications", http.MethodPost, true, "write", s.putApplication)
 	s.registerKeyAdmin(route)
-}
-
-// fromHome refuses principals of other tenants: however much they may do at the
-// root of theirs, the server is not theirs.
-func (s *Server) fromHome(ctx context.Context, q *arm.Request) error {
-	home, err := s.homeTenant(ctx)
-	if err != nil {
-		return err
-	}
-	if q.Principal.TenantID != home {
-		return fault.New(fault.Forbidden, "AuthorizationFailed", "Only principals of the server's own tenant may do this.")
-	}
-	return nil
 }
 
 // putTenant makes a tenant with a subscription, and hands out a short-lived

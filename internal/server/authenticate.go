@@ -77,17 +77,22 @@ func (s *Server) authenticator(a audience) web.Authenticator {
 }
 
 // authorizeIssuer decides who may have tokens of a cluster's service accounts
-// made: whoever may do so at the root of the server's own tenant, where the
-// operator is Owner.
+// made: whoever may do so at the root of the server's own tenant and may also
+// give roles there, like the operator, who is Owner. Such a token can become
+// any identity that trusts the cluster.
 func (s *Server) authorizeIssuer(ctx context.Context, p audit.Principal, action, object string) error {
 	home, err := s.homeTenant(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = s.rbac.Authorize(ctx, rbac.Request{
-		Principal: p, Plane: "issuer", Operation: "ServiceAccountTokenCreate", Action: action, Object: object, TenantID: home,
-	})
-	return err
+	for _, a := range []string{action, grantAction} {
+		if _, err := s.rbac.Authorize(ctx, rbac.Request{
+			Principal: p, Plane: "issuer", Operation: "ServiceAccountTokenCreate", Action: a, Object: object, TenantID: home,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // homeTenant is the tenant of the first start: the one whose operator this

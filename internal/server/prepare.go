@@ -48,6 +48,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.registerAdmin(set.TenantID)
 	if err := s.keys.Ensure(ctx, token.Tenant, token.Cluster(issuer.Local)); err != nil {
 		return fmt.Errorf("prepare signing keys: %w", err)
 	}
@@ -56,6 +57,9 @@ func (s *Server) prepare(ctx context.Context) error {
 	}
 	if err := s.ensureOperator(ctx, set); err != nil {
 		return fmt.Errorf("prepare operator: %w", err)
+	}
+	if err := s.arm.Resume(ctx); err != nil {
+		return fmt.Errorf("finish removals of resource groups: %w", err)
 	}
 	if err := s.writeFiles(ctx, set); err != nil {
 		return fmt.Errorf("prepare data directory: %w", err)

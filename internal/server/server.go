@@ -148,7 +148,6 @@ func (s *Server) assemble() error {
 		Directory: s.directory, RBAC: s.rbac, Vaults: s.vaults, Audit: s.audit, Now: s.now, Log: s.log,
 		Authenticate: s.authenticator(managementAudience(own, azure)),
 	})
-	s.registerAdmin()
 
 	s.hosts = &hosts{
 		domain: hostOf(s.config.Domain), own: own, azure: azure,

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,15 +19,28 @@ import (
 	"go.uber.org/zap"
 )
 
+// defaultMaxBytes is the default of Options.MaxBytes, and what etcd's makers
+// advise not to go beyond.
+const defaultMaxBytes = 8 << 30
+
+// connection is an etcd that we can talk to.
+type connection struct {
+	client *clientv3.Client
+	stop   func()
+	defrag func() error // gives back space that was freed; nil if that is not our affair
+}
+
 // embedded starts an etcd of one member in this process. It listens nowhere:
-// the client calls the server's functions.
-func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Client, func(), error) {
+// the client calls the server's functions. An acknowledged write has been
+// synced to the write-ahead log: etcd's default, which must stay.
+func embedded(ctx context.Context, o Options) (*connection, error) {
+	dir, log := o.Dir, o.Log
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("make data directory: %w", err)
+		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	unlock, err := lockDir(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg := embed.NewConfig()
 	cfg.Name = "podkey"
@@ -36,10 +48,13 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Clie
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = nil, nil
 	cfg.ListenPeerUrls = nil
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	// One member elects itself: there is no network to be patient with. It has
+	// no follower to keep its log in memory for either, and reads what is after
+	// the last snapshot when it starts.
+	cfg.TickMs, cfg.ElectionMs = 25, 125
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 100
 	cfg.MaxSnapFiles, cfg.MaxWalFiles = 2, 2
-	cfg.TickMs, cfg.ElectionMs = 25, 125 // one member elects itself: no network to be patient with
-	cfg.QuotaBackendBytes = 8 << 30
+	cfg.QuotaBackendBytes = cmp.Or(o.MaxBytes, defaultMaxBytes)
 	cfg.MaxRequestBytes = 4 << 20
 	cfg.MaxTxnOps = 10_000
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
@@ -47,7 +62,7 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Clie
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		unlock()
-		return nil, nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
 	}
 	stop := func() {
 		e.Close()
@@ -57,15 +72,19 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*clientv3.Clie
 	case <-e.Server.ReadyNotify():
 	case err := <-e.Err():
 		stop()
-		return nil, nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", dir, err)
 	case <-ctx.Done():
 		stop()
-		return nil, nil, fmt.Errorf("start embedded etcd in %s: %w", dir, ctx.Err())
+		return nil, fmt.Errorf("start embedded etcd in %s: %w", dir, ctx.Err())
 	}
 	c := v3client.New(e.Server)
-	return c, func() {
-		c.Close()
-		stop()
+	return &connection{
+		client: c,
+		stop: func() {
+			c.Close()
+			stop()
+		},
+		defrag: e.Server.Defragment,
 	}, nil
 }
 
@@ -90,15 +109,15 @@ const dialTimeout = 5 * time.Second
 
 // dial connects to an external etcd and makes sure that it answers a question
 // about the key probe, which this client may ask if it may do anything.
-func dial(ctx context.Context, o Options, probe string) (*clientv3.Client, func(), error) {
+func dial(ctx context.Context, o Options, probe string) (*connection, error) {
 	if o.TLS == nil {
-		return nil, nil, errors.New("connect to etcd: TLS is required: give --etcd-ca, --etcd-cert and --etcd-key")
+		return nil, errors.New("connect to etcd: TLS is required: give --etcd-ca, --etcd-cert and --etcd-key")
 	}
 	for _, e := range o.Endpoints {
 		// The client would speak plain text to an http address, whatever TLS
 		// settings it has.
 		if !strings.HasPrefix(e, "https://") {
-			return nil, nil, fmt.Errorf("connect to etcd: %q is not an https URL", e)
+			return nil, fmt.Errorf("connect to etcd: %q is not an https URL", e)
 		}
 	}
 	timeout := cmp.Or(o.DialTimeout, dialTimeout)
@@ -113,13 +132,13 @@ func dial(ctx context.Context, o Options, probe string) (*clientv3.Client, func(
 		Context:              context.WithoutCancel(ctx),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect to etcd: %w", err)
+		return nil, fmt.Errorf("connect to etcd: %w", err)
 	}
 	if err := answers(ctx, c, probe, timeout, o); err != nil {
 		c.Close()
-		return nil, nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
+		return nil, fmt.Errorf("connect to etcd at %s: %w", strings.Join(o.Endpoints, ", "), err)
 	}
-	return c, func() { c.Close() }, nil
+	return &connection{client: c, stop: func() { c.Close() }}, nil
 }
 
 // answers waits until etcd answers a question about the key probe. The

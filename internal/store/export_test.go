@@ -71,3 +71,7 @@ func (s *Store) SetRevision(rev int64) {
 
 // Revision returns the revision of the state.
 func (s *Store) Revision() int64 { return s.state.Load().rev }
+
+// SetWritten makes the store believe that so many bytes were written since
+// the last compaction.
+func (s *Store) SetWritten(n int64) { s.written.Store(n) }

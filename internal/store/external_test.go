@@ -252,7 +252,7 @@ func TestConnectionRefusals(t *testing.T) {
 			dir := t.TempDir()
 			start := time.Now()
 			s, err := store.Open(t.Context(), store.Options{
-				Endpoints: c.endpoints, TLS: c.tls, DialTimeout: time.Second,
+				Endpoints: c.endpoints, TLS: c.tls, DialTimeout: 300 * time.Millisecond,
 				KEK: store.KEKInFile(filepath.Join(dir, "kek.json")), Log: storetest.Log(t),
 			})
 			if err == nil {

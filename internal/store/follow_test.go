@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/podkey/podkey/internal/fault"
@@ -97,50 +99,55 @@ func TestOthersMoveTheRevision(t *testing.T) {
 	n.put(t, n.disk, "k", note{N: 2})
 }
 
-// TestLateFollower starts to follow when what it should follow has been
-// compacted, and the keys have been rotated meanwhile.
+// TestLateFollower starts to follow when much has happened, a rotation of all
+// keys among it, and it arrives all at once; or when it has been compacted.
 func TestLateFollower(t *testing.T) {
 	t.Parallel()
-	etcd, dir := storetest.NewEtcd(t), t.TempDir()
-	a := openShared(t, etcd, dir)
-	a.fill(t, 5)
-	s, err := etcd.Open(t, dir, "")
-	if err != nil {
-		t.Fatal(err)
+	for _, compact := range []bool{false, true} {
+		t.Run(fmt.Sprint("compacted ", compact), func(t *testing.T) {
+			etcd, dir := storetest.NewEtcd(t), t.TempDir()
+			a := openShared(t, etcd, dir)
+			a.fill(t, 5)
+			s, err := etcd.Open(t, dir, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := &notes{dir: dir}
+			b.declare(s)
+			if err := s.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			err = a.Update(t.Context(), func(tx *store.Tx) error {
+				for _, table := range a.tables() {
+					table.Delete(tx, "0004")
+				}
+				return nil
+			})
+			if err := errors.Join(err, a.RotateDataKey(t.Context()), a.Reseal(t.Context()), a.RotateKEK(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			a.put(t, a.plain, "0000", note{Text: "filled"})
+			if compact {
+				if _, err := a.Client().Compact(t.Context(), a.Revision()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error)
+			go func() { ran <- s.Run(ctx) }()
+			b.checkFilled(t, 4)
+			b.put(t, b.sealed, "0000", note{Text: "filled"})
+			a.checkFilled(t, 4)
+			if d := b.Damaged(); len(d) > 0 {
+				t.Errorf("damaged: %v", d)
+			}
+			cancel()
+			if err := <-ran; err != nil {
+				t.Error(err)
+			}
+			s.Close()
+		})
 	}
-	b := &notes{dir: dir}
-	b.declare(s)
-	if err := s.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	gone := "0004"
-	err = a.Update(t.Context(), func(tx *store.Tx) error {
-		for _, table := range a.tables() {
-			table.Delete(tx, gone)
-		}
-		return nil
-	})
-	if err := errors.Join(err, a.RotateDataKey(t.Context()), a.Reseal(t.Context()), a.RotateKEK(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	a.put(t, a.plain, "0000", note{Text: "filled"})
-	if _, err := a.Client().Compact(t.Context(), a.Revision()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error)
-	go func() { ran <- s.Run(ctx) }()
-	b.checkFilled(t, 4)
-	b.put(t, b.sealed, "0000", note{Text: "filled"})
-	a.checkFilled(t, 4)
-	if d := b.Damaged(); len(d) > 0 {
-		t.Errorf("damaged: %v", d)
-	}
-	cancel()
-	if err := <-ran; err != nil {
-		t.Error(err)
-	}
-	s.Close()
 }
 
 // TestRestoredEtcd is what happens when etcd's revision falls: nothing that is
@@ -302,4 +309,59 @@ func TestFaults(t *testing.T) {
 			again.stop()
 		})
 	}
+}
+
+// TestFullStore writes the same records again and again beyond the limit of
+// the database: once it has been emptied of history, writes go on.
+func TestFullStore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), store.Options{
+		Dir: dir, MaxBytes: 6 << 20, KEK: store.KEKInFile(dir + "/kek.json"), Log: storetest.Log(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &notes{dir: dir}
+	storetest.Start(t, s, n.declare)
+	big := strings.Repeat("x", 1<<20)
+	put := func(i int) error {
+		return n.Update(t.Context(), func(tx *store.Tx) error {
+			return n.disk.Put(tx, fmt.Sprint("k", i%3), note{Text: big, N: i})
+		})
+	}
+	refused := 0
+	for i := range 12 {
+		err := put(i)
+		if err != nil {
+			refused++
+			if f, ok := fault.As(err); !ok || f.Kind != fault.Unavailable || f.Message != "The store is full." {
+				t.Fatalf("err = %v", err)
+			}
+			eventually(t, "there is room", func() bool { return put(i) == nil })
+		}
+		if v, ok, err := n.disk.Load(t.Context(), fmt.Sprint("k", i%3)); v.N != i || !ok || err != nil {
+			t.Errorf("%d, %v, %v", v.N, ok, err)
+		}
+	}
+	if refused == 0 {
+		t.Error("the store was never full: the test tests nothing")
+	}
+}
+
+// TestManyWritesAreCompacted checks that history goes when it has grown large,
+// without waiting for the clock.
+func TestManyWritesAreCompacted(t *testing.T) {
+	t.Parallel()
+	n := openNotes(t, "")
+	n.put(t, n.sealed, "k", note{})
+	old := n.Revision()
+	n.put(t, n.sealed, "k", note{})
+	n.SetWritten(1 << 40)
+	n.put(t, n.sealed, "k", note{})
+	eventually(t, "the history has gone", func() bool {
+		_, err := n.Client().Get(t.Context(), "podkey/sealed/k", clientv3.WithRev(old))
+		return errors.Is(err, rpctypes.ErrCompacted)
+	})
+	n.put(t, n.sealed, "k", note{})
 }

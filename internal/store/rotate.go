@@ -72,7 +72,7 @@ func (s *Store) putKeyring(ctx context.Context, ring, next *keyring, kek KEK) (d
 		clientv3.OpPut(s.prefix+clockKey, ""),
 	).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
-		return false, refused(err)
+		return false, s.refused(err)
 	}
 	if resp.Succeeded {
 		return true, s.reach(ctx, resp.Header.Revision)

@@ -48,11 +48,14 @@ import (
 
 // Options say where the records are and what opens them.
 type Options struct {
-	Dir         string        // directory of the embedded etcd; used if Endpoints is empty
+	Dir      string // directory of the embedded etcd; used if Endpoints is empty
+	MaxBytes int64  // size that its database may reach; 8 GiB if zero
+
 	Endpoints   []string      // external etcd, https URLs
 	TLS         *tls.Config   // client certificate and roots for Endpoints
 	DialTimeout time.Duration // how long Open waits for Endpoints; 5 s if zero
-	Prefix      string        // of all keys; "podkey/" if empty. Nothing else may write under it
+
+	Prefix string // of all keys; "podkey/" if empty. Nothing else may write under it
 
 	// KEK returns the key-encryption key. fresh is true when the store has no
 	// keyring yet, and only then may a new key be made. It is called again
@@ -65,8 +68,7 @@ type Options struct {
 
 // Store is an open store. Safe for concurrent use.
 type Store struct {
-	client *clientv3.Client
-	stop   func()
+	*connection
 	shared bool // other processes write too
 	prefix string
 	log    *slog.Logger
@@ -85,6 +87,7 @@ type Store struct {
 	doubt   chan struct{} // a token asks Run to list again
 	kick    chan struct{} // a token asks the upkeep to look at the keyring
 	written atomic.Int64  // bytes that the watch brought since the last compaction
+	full    atomic.Bool   // etcd has refused a write for want of space
 }
 
 const (
@@ -115,9 +118,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	var err error
 	if len(o.Endpoints) > 0 {
 		s.shared = true
-		s.client, s.stop, err = dial(ctx, o, s.prefix+clockKey)
+		s.connection, err = dial(ctx, o, s.prefix+clockKey)
 	} else {
-		s.client, s.stop, err = embedded(ctx, o.Dir, o.Log)
+		s.connection, err = embedded(ctx, o)
 	}
 	if err != nil {
 		return nil, err
@@ -204,11 +207,13 @@ func unavailable(err error) error {
 }
 
 // refused turns etcd's refusal of a transaction, or its silence, into a fault.
-func refused(err error) error {
+func (s *Store) refused(err error) error {
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
 		return fault.Wrap(err, fault.TooLarge, "RequestEntityTooLarge", "The object is too large to be stored.")
-	case errors.Is(err, rpctypes.ErrNoSpace):
+	case errors.Is(err, rpctypes.ErrNoSpace): // the write that went beyond the limit was done, though
+		s.full.Store(true)
+		s.kickUpkeep()
 		return fault.Wrap(err, fault.Unavailable, "ServiceUnavailable", "The store is full.")
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Errorf("the transaction reads or writes more records than etcd allows (--max-txn-ops): %w", err)

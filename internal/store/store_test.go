@@ -154,8 +154,15 @@ func TestWithoutRun(t *testing.T) {
 	if err := <-ran; err != nil {
 		t.Error(err)
 	}
+	before, err := s.Client().Get(t.Context(), "podkey/~clock")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := put(t.Context()); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("Update after Run: %v", err)
+	}
+	if after, err := s.Client().Get(t.Context(), "podkey/~clock"); err != nil || after.Header.Revision != before.Header.Revision {
+		t.Errorf("Update after Run has written something; %v", err)
 	}
 	if v, ok, err := n.sealed.Load(t.Context(), "k"); v.N != 1 || !ok || err != nil {
 		t.Errorf("read after Run: %+v, %v, %v", v, ok, err)
@@ -238,4 +245,39 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 	n.fill(t, 1) // and it goes on
+}
+
+// TestOwnStoredForm has a table whose records are not stored as JSON.
+func TestOwnStoredForm(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []store.Mode{store.Sealed, store.Plain, store.Disk} {
+		var table *store.Table[note]
+		s := storetest.New(t, "", func(s *store.Store) {
+			table = store.NewTable(s, "own", store.TableOptions[note]{
+				Mode:    mode,
+				Marshal: func(n *note) ([]byte, error) { return []byte(n.Text), nil },
+				Unmarshal: func(b []byte, n *note) error {
+					if string(b) == "unreadable" {
+						return errors.New("cannot read " + string(b))
+					}
+					n.Text = string(b)
+					return nil
+				},
+			})
+		})
+		put := func(text string) {
+			t.Helper()
+			if err := s.Update(t.Context(), func(tx *store.Tx) error { return table.Put(tx, "k", note{Text: text, N: 7}) }); err != nil {
+				t.Error(err)
+			}
+		}
+		put("not JSON")
+		if v, ok, err := table.Load(t.Context(), "k"); v != (note{Text: "not JSON"}) || !ok || err != nil {
+			t.Errorf("mode %d: %+v, %v, %v", mode, v, ok, err)
+		}
+		put("unreadable")
+		if _, ok, err := table.Load(t.Context(), "k"); ok || err == nil || strings.Contains(err.Error(), "cannot read") {
+			t.Errorf("mode %d: %v, %v", mode, ok, err)
+		}
+	}
 }

@@ -149,7 +149,7 @@ func (tx *Tx) commit() (outcome, error) {
 		clientv3.OpGet(prefix+clockKey, clientv3.WithKeysOnly()), clientv3.OpGet(prefix+primaryKey),
 	).Commit()
 	if err != nil {
-		return outcome{}, refused(err)
+		return outcome{}, tx.s.refused(err)
 	}
 	if done.Succeeded {
 		return outcome{ok: true, rev: done.Header.Revision}, nil

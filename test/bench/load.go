@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"sync"
 	"time"
 )
+
+// errExhausted ends a measurement early: what it was to send is used up.
+var errExhausted = errors.New("nothing left to send")
 
 // call makes one request; it must not be shared between clients.
 type call func(client int) (*http.Request, error)
@@ -53,12 +57,21 @@ func load(ctx context.Context, clients []*http.Client, d time.Duration, want int
 	for i, c := range clients {
 		wg.Go(func() {
 			took := make([]time.Duration, 0, 1<<14)
+			defer func() {
+				mu.Lock()
+				all = append(all, took...)
+				mu.Unlock()
+			}()
 			for {
 				begin := time.Now()
 				if begin.After(end) || ctx.Err() != nil {
 					break
 				}
-				if err := once(c, want, i, next); err != nil {
+				err := once(c, want, i, next)
+				if errors.Is(err, errExhausted) {
+					return
+				}
+				if err != nil {
 					mu.Lock()
 					failure = err
 					mu.Unlock()
@@ -67,9 +80,6 @@ func load(ctx context.Context, clients []*http.Client, d time.Duration, want int
 				}
 				took = append(took, time.Since(begin))
 			}
-			mu.Lock()
-			all = append(all, took...)
-			mu.Unlock()
 		})
 	}
 	wg.Wait()
@@ -106,14 +116,20 @@ func once(c *http.Client, want, client int, next call) error {
 	return err
 }
 
-// pair measures ours and bare in turn, and returns the median of each.
-func pair(ctx context.Context, o options, n, want int, ours, bare func(int) *http.Client, next, nextBare call) (a, b result, err error) {
+// pair measures ours and bare in turn, and returns the median of each. before
+// runs before each measurement of ours; it may be nil.
+func pair(ctx context.Context, o options, n, want int, ours, bare func(int) *http.Client, before func() error, next, nextBare call) (a, b result, err error) {
 	mine, theirs := make([]*http.Client, n), make([]*http.Client, n)
 	for i := range n {
 		mine[i], theirs[i] = ours(i), bare(i)
 	}
 	var as, bs []result
 	for range o.rounds {
+		if before != nil {
+			if err := before(); err != nil {
+				return a, b, err
+			}
+		}
 		if a, err = load(ctx, mine, o.duration, want, next); err != nil {
 			return a, b, err
 		}

@@ -1,14 +1,18 @@
 package arm
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"github.com/podkey/podkey/internal/audit"
+	"github.com/podkey/podkey/internal/server/directory"
 	"github.com/podkey/podkey/internal/server/rbac"
 )
 
@@ -310,6 +314,94 @@ func TestContributorCannotGiveAccessAway(t *testing.T) {
 	// In a vault under access policies it may let itself in, as in Azure.
 	add := map[string]any{"properties": map[string]any{"accessPolicies": byPolicy["properties"].(map[string]any)["accessPolicies"]}}
 	r.must(200, "contributor", "PUT", v+"/accessPolicies/add", add)
+}
+
+// TestModelIsItsMakers: of two who make a vault at the same time, the one who
+// may not change its model does not.
+func TestModelIsItsMakers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.makeGroup("g")
+	r.person("contributor", homeTenant)
+	r.grant("contributor", rbac.Contributor, "/subscriptions/"+homeSub)
+	for n := range 10 {
+		v := vaultPath("g", fmt.Sprint("kv-", n))
+		var wg sync.WaitGroup
+		for as, model := range map[string]bool{"owner": true, "contributor": false} {
+			wg.Go(func() {
+				if a := r.do(as, "PUT", v, vaultRequest(map[string]any{"enableRbacAuthorization": model})); !slices.Contains([]int{200, 201, 403}, a.StatusCode) {
+					t.Errorf("%d %s", a.StatusCode, a.body)
+				}
+			})
+		}
+		wg.Wait()
+		got, _, err := r.h.o.Vaults.ByID(t.Context(), v)
+		if err != nil || got.CreatedBy == r.people["owner"].ObjectID && !got.EnableRBAC {
+			t.Errorf("%s: the contributor changed the model: %v", v, err)
+		}
+	}
+}
+
+// TestUser: people are principals as applications are, while they are there.
+func TestUser(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.makeGroup("g")
+	u, err := r.h.o.Directory.CreateUser(t.Context(), directory.User{TenantID: homeTenant, UserPrincipalName: "ann@home.example", DisplayName: "Ann"}, "a long password")
+	ok(t, err)
+	r.people["ann"] = audit.Principal{ObjectID: u.ObjectID, AppID: uuid.NewString(), TenantID: homeTenant, Kind: audit.KindUser, Name: "ann@home.example"}
+	if a := r.refused(403, "AuthorizationFailed", "ann", "GET", groupPath("g"), nil); !strings.Contains(a.message(), "The client 'ann@home.example' with object id '"+u.ObjectID+"'") {
+		t.Error(a.message())
+	}
+	a := r.must(201, "owner", "PUT", assignmentPath(groupPath("g"), uuid.NewString()), map[string]any{
+		"properties": map[string]any{"roleDefinitionId": rbac.Contributor, "principalId": u.ObjectID, "principalType": "User"},
+	})
+	if a.at("properties.principalType") != "User" {
+		t.Errorf("%s", a.body)
+	}
+	if a := r.must(201, "ann", "PUT", vaultPath("g", "kv-ann"), vaultRequest(nil)); a.at("systemData.createdByType") != "User" {
+		t.Errorf("%s", a.body)
+	}
+	if got := r.must(200, "ann", "GET", "/subscriptions", nil).list("subscriptionId"); len(got) != 1 {
+		t.Error(got)
+	}
+	_, err = r.h.o.Directory.DeleteUser(t.Context(), u.ObjectID)
+	ok(t, err)
+	if got := r.must(200, "ann", "GET", "/subscriptions", nil).list("subscriptionId"); len(got) != 0 {
+		t.Error(got)
+	}
+	r.refused(403, "AuthorizationFailed", "ann", "GET", groupPath("g")+"/resources", nil)
+	if a := r.must(200, "owner", "GET", vaultPath("g", "kv-ann"), nil); a.at("systemData.createdByType") != nil {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// TestVaultNamesAreTakenEverywhere: in another group, and of another tenant.
+func TestVaultNamesAreTakenEverywhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.makeGroup("g")
+	r.makeGroup("h")
+	r.makeVault("g", "kv-1")
+	r.person("stranger", otherTenant)
+	r.grant("stranger", rbac.Owner, "/subscriptions/"+otherSub)
+	theirs := "/subscriptions/" + otherSub + "/resourceGroups/g"
+	r.must(201, "stranger", "PUT", theirs, map[string]any{"location": "westeurope"})
+	body := vaultRequest(nil)
+	r.refused(409, "VaultAlreadyExists", "owner", "PUT", vaultPath("h", "KV-1"), body)
+	body["properties"].(map[string]any)["tenantId"] = otherTenant
+	r.refused(409, "VaultAlreadyExists", "stranger", "PUT", theirs+"/providers/Microsoft.KeyVault/vaults/kv-1", body)
+	r.must(200, "owner", "DELETE", vaultPath("g", "kv-1"), nil)
+	r.refused(409, "ConflictError", "stranger", "PUT", theirs+"/providers/Microsoft.KeyVault/vaults/kv-1", body)
+	// Nobody recovers, sees or purges the deleted vault of another.
+	body["properties"].(map[string]any)["createMode"] = "recover"
+	r.refused(404, "DeletedVaultNotFound", "stranger", "PUT", theirs+"/providers/Microsoft.KeyVault/vaults/kv-1", body)
+	gone := "/subscriptions/" + otherSub + "/providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/kv-1"
+	r.refused(404, "DeletedVaultNotFound", "stranger", "GET", gone, nil)
+	r.refused(404, "ParentResourceNotFound", "stranger", "POST", gone+"/purge", nil)
+	if got := r.must(200, "stranger", "GET", "/subscriptions/"+otherSub+"/providers/Microsoft.KeyVault/deletedVaults", nil).list("id"); len(got) != 0 {
+		t.Error(got)
+	}
 }
 
 // TestLimitedAdministrator: some roles may hand out only certain others.

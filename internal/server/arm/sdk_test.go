@@ -232,6 +232,13 @@ func TestSDKGenericResources(t *testing.T) {
 	if *kv.RegistrationState != "Registered" || *kv.Namespace != "Microsoft.KeyVault" || !hasVaults {
 		t.Errorf("%+v", kv.Provider)
 	}
+	var types []string
+	for _, rt := range kv.ResourceTypes {
+		types = append(types, *rt.ResourceType)
+	}
+	if diff := cmp.Diff([]string{"vaults", "vaults/accessPolicies", "deletedVaults", "managedHSMs", "deletedManagedHSMs", "locations/deletedVaults"}, types); diff != "" {
+		t.Error(diff)
+	}
 	reg, err := providers.Register(ctx, "Microsoft.ManagedIdentity", nil)
 	ok(t, err)
 	if *reg.RegistrationState != "Registered" {

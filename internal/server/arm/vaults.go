@@ -158,37 +158,16 @@ func (h *Handler) putVault(w http.ResponseWriter, r *http.Request, q *Request) e
 	if err := checkTags(body.Tags); err != nil {
 		return err
 	}
-	ctx, p := r.Context(), body.Properties
-	recovers := strings.EqualFold(p.CreateMode, "recover")
-	before, existed, err := h.o.Vaults.ByID(ctx, q.ID.Key())
-	if err == nil && !existed && recovers {
-		before, existed, err = h.deletedVaultOf(ctx, q.ID)
+	ctx, recovers := r.Context(), strings.EqualFold(body.Properties.CreateMode, "recover")
+	spec := keyvault.Spec{
+		SubscriptionID: q.ID.Subscription(), Name: q.ID.Name(), Location: body.Location,
+		TenantID: q.TenantID, Tags: body.Tags, Properties: *body.Properties, By: q.Principal.ObjectID,
+		RBAC: q.Version[:len(rbacDefault)] >= rbacDefault,
 	}
-	if err != nil {
+	if err := h.judgeVault(ctx, q, &spec, recovers); err != nil {
 		return err
 	}
-	model := q.Version[:len(rbacDefault)] >= rbacDefault
-	if existed {
-		err = h.mayChangeModel(ctx, q, p, before.EnableRBAC)
-	} else {
-		body.Location, err = checkLocation(body.Location, typeVault)
-		if p.EnableRBAC != nil {
-			// Only for a vault that is new: should somebody else make it first,
-			// this request does not change its model.
-			model, p.EnableRBAC = *p.EnableRBAC, nil
-		}
-	}
-	if err != nil {
-		return err
-	}
-	g, _, err := h.group(ctx, q.ID)
-	if err != nil {
-		return err
-	}
-	v, created, err := h.o.Vaults.Put(ctx, keyvault.Spec{
-		SubscriptionID: q.ID.Subscription(), ResourceGroup: g.Name, Name: q.ID.Name(), Location: body.Location,
-		TenantID: q.TenantID, Tags: body.Tags, Properties: *p, By: q.Principal.ObjectID, RBAC: model,
-	})
+	v, created, err := h.o.Vaults.Put(ctx, spec)
 	if err != nil {
 		return err
 	}
@@ -203,6 +182,32 @@ func (h *Handler) putVault(w http.ResponseWriter, r *http.Request, q *Request) e
 		status = http.StatusCreated
 	}
 	return h.writeVault(w, r, q, status, &v)
+}
+
+// judgeVault completes what a PUT asks for by what is there: the vault, the
+// deleted one that is to be recovered, or nothing.
+func (h *Handler) judgeVault(ctx context.Context, q *Request, s *keyvault.Spec, recovers bool) error {
+	g, _, err := h.group(ctx, q.ID)
+	if err != nil {
+		return err
+	}
+	s.ResourceGroup = g.Name
+	before, existed, err := h.o.Vaults.ByID(ctx, q.ID.Key())
+	if err == nil && !existed && recovers {
+		before, existed, err = h.deletedVaultOf(ctx, q.ID)
+	}
+	switch p := &s.Properties; {
+	case err != nil:
+		return err
+	case existed:
+		return h.mayChangeModel(ctx, q, p, before.EnableRBAC)
+	case p.EnableRBAC != nil:
+		// Only for a vault that is new: should somebody else make it first, this
+		// request does not change its model.
+		s.RBAC, p.EnableRBAC = *p.EnableRBAC, nil
+	}
+	s.Location, err = checkLocation(s.Location, typeVault)
+	return err
 }
 
 // deletedVaultOf finds the deleted vault that had an id.

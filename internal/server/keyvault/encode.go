@@ -136,22 +136,18 @@ func (e *encoder) member(name string, u objectURL) {
 	e.b = append(e.b, '"')
 }
 
-// plainByte is true of the bytes that stand for themselves in a JSON string.
-var plainByte = func() (t [256]bool) {
-	for c := range t {
-		t[c] = c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'
-	}
-	return t
-}()
-
 // appendString quotes s as JSON and nothing more: no escapes for the sake of
 // HTML, and text beyond ASCII as it is. What is not UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
 	for i := 0; i < len(s); {
+		if i+8 <= len(s) && plain8(s[i:i+8]) {
+			i += 8
+			continue
+		}
 		c := s[i]
-		if plainByte[c] {
+		if plain(c) {
 			i++
 			continue
 		}
@@ -183,4 +179,23 @@ func appendString(b []byte, s string) []byte {
 	}
 	b = append(b, s[start:]...)
 	return append(b, '"')
+}
+
+// plain reports whether a byte stands for itself in a JSON string.
+func plain(c byte) bool {
+	return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\'
+}
+
+// plain8 is plain for the first eight bytes of s at once: values are long, and
+// nearly all of their bytes are plain. Taking 32 from each byte, and 1 from
+// each that differs from a quote (or backslash) by that much, sets the top bit
+// of those that are not plain; the top bit of a byte beyond ASCII is set
+// already. A borrow out of a byte can only add to what is found.
+func plain8(s string) bool {
+	_ = s[7]
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	quote, slash := x^(ones*'"'), x^(ones*'\\')
+	return ((x-ones*' ')|(quote-ones)|(slash-ones)|x)&highs == 0
 }

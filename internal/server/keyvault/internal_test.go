@@ -1,6 +1,7 @@
 package keyvault
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -79,6 +80,20 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
+func TestPlain8(t *testing.T) {
+	for _, around := range []byte{' ', 'a', '~', '!', '#', '[', ']', 0x7f} {
+		for at := range 8 {
+			for c := range 256 {
+				text := bytes.Repeat([]byte{around}, 8)
+				text[at] = byte(c)
+				if got := plain8(string(text)); got != plain(byte(c)) {
+					t.Fatalf("plain8(%q) = %v", text, got)
+				}
+			}
+		}
+	}
+}
+
 // The check for half characters agrees with the decoder, which puts U+FFFD in
 // their place.
 func FuzzLoneSurrogate(f *testing.F) {
@@ -104,9 +119,9 @@ func FuzzPFX(f *testing.F) {
 		f.Add(usualPFX(f, enc))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		tame, err := tamePFX(der)
+		tame, err := tamePFX(der, maxIterations)
 		if err == nil {
-			if _, err := tamePFX(tame); err != nil {
+			if _, err := tamePFX(tame, maxIterations); err != nil {
 				t.Errorf("the result is not tame: %v", err)
 			}
 		}
@@ -122,7 +137,7 @@ func TestTamePFXPutsVisibleKeyFirst(t *testing.T) {
 	if len(parts) != 2 || !parts[0].Type.Equal(oidEncrypted) {
 		t.Fatalf("the file is not of the usual form: %v", parts)
 	}
-	tame, err := tamePFX(pfx)
+	tame, err := tamePFX(pfx, maxIterations)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +148,40 @@ func TestTamePFXPutsVisibleKeyFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tamePFX(noKey); err == nil {
+	if _, err := tamePFX(noKey, maxIterations); err == nil {
 		t.Error("a file without a visible key is accepted")
+	}
+}
+
+// A file's maker chooses how often a key is derived, and the decoder obeys.
+// A demand for millions of rounds is refused before the first, wherever in
+// the file it stands, but in the integrity check, which is not made.
+func TestAttackEndlessKeyDerivation(t *testing.T) {
+	for name, enc := range map[string]*pkcs12.Encoder{"modern": pkcs12.Modern2023, "legacy": pkcs12.LegacyDES, "old": pkcs12.LegacyRC2} {
+		pfx := usualPFX(t, enc.WithIterations(5000))
+		count, most := []byte{2, 2, 0x13, 0x88}, []byte{2, 2, 0x7f, 0xff}
+		places := 0
+		for at := 0; ; at += len(count) {
+			i := bytes.Index(pfx[at:], count)
+			if i < 0 {
+				break
+			}
+			at += i
+			places++
+			evil := bytes.Clone(pfx)
+			copy(evil[at:], most)
+			_, err := tamePFX(evil, 5000)
+			inCheck := !bytes.Contains(pfx[at+len(count):], count) // the last place
+			if (err == nil) != inCheck {
+				t.Errorf("%s, place %d: err = %v", name, places, err)
+			}
+		}
+		if places != 3 {
+			t.Errorf("%s: the count stands in %d places", name, places)
+		}
+		if _, err := tamePFX(pfx, 5000); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

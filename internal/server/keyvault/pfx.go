@@ -26,7 +26,7 @@ func pfxToPEM(value string) (string, error) {
 	if err != nil {
 		return "", refused
 	}
-	if der, err = tamePFX(der); err != nil {
+	if der, err = tamePFX(der, maxIterations); err != nil {
 		return "", refused
 	}
 	key, leaf, chain, err := pkcs12.DecodeChain(der, "")
@@ -102,12 +102,12 @@ var (
 
 // tamePFX returns a file with the same content that is safe to decode. The
 // iteration counts in a file are its maker's choice, the decoder honours any,
-// and a secret's value is any user's: so each count that can be seen is
-// bounded. One that cannot be seen, of a key inside an encrypted part, is
+// and a secret's value is any user's: so each count that can be seen must be
+// at most the given one. One that cannot be seen, of a key inside an encrypted part, is
 // never used: the part with the visible key comes first here, and the decoder
 // stops at a second key. The integrity check is left out, since with an empty
 // password it proves nothing.
-func tamePFX(der []byte) ([]byte, error) {
+func tamePFX(der []byte, most int) ([]byte, error) {
 	var file pfxFile
 	if err := unmarshalAll(der, &file); err != nil || file.Version != 3 || !file.AuthSafe.Type.Equal(oidData) {
 		return nil, errNotTame
@@ -122,7 +122,7 @@ func tamePFX(der []byte) ([]byte, error) {
 	}
 	var withKey, others []contentInfo
 	for _, p := range parts {
-		key, err := tamePart(p)
+		key, err := tamePart(p, most)
 		switch {
 		case err != nil:
 			return nil, err
@@ -162,13 +162,13 @@ func marshalPFX(parts []contentInfo) ([]byte, error) {
 
 // tamePart checks one part of the file and reports whether it has a visible
 // key.
-func tamePart(p contentInfo) (hasKey bool, err error) {
+func tamePart(p contentInfo, most int) (hasKey bool, err error) {
 	if p.Type.Equal(oidEncrypted) {
 		var e encryptedData
 		if err := unmarshalAll(p.Content.Bytes, &e); err != nil {
 			return false, errNotTame
 		}
-		return false, tameAlgorithm(e.Content.Algorithm)
+		return false, tameAlgorithm(e.Content.Algorithm, most)
 	}
 	var octets []byte
 	var bags []safeBag
@@ -184,7 +184,7 @@ func tamePart(p contentInfo) (hasKey bool, err error) {
 			if err := unmarshalAll(b.Value.Bytes, &k); err != nil {
 				return false, errNotTame
 			}
-			if err := tameAlgorithm(k.Algorithm); err != nil {
+			if err := tameAlgorithm(k.Algorithm, most); err != nil {
 				return false, err
 			}
 			hasKey = true
@@ -193,8 +193,9 @@ func tamePart(p contentInfo) (hasKey bool, err error) {
 	return hasKey, nil
 }
 
-// tameAlgorithm bounds the iterations of a password-based encryption.
-func tameAlgorithm(a pkix.AlgorithmIdentifier) error {
+// tameAlgorithm refuses a password-based encryption of more than most
+// iterations.
+func tameAlgorithm(a pkix.AlgorithmIdentifier, most int) error {
 	params := a.Parameters.FullBytes
 	if a.Algorithm.Equal(oidPBES2) {
 		var p pbes2Params
@@ -204,7 +205,7 @@ func tameAlgorithm(a pkix.AlgorithmIdentifier) error {
 		params = p.Derivation.Parameters.FullBytes
 	}
 	var p pbeParams
-	if err := unmarshalAll(params, &p); err != nil || p.Iterations < 1 || p.Iterations > maxIterations {
+	if err := unmarshalAll(params, &p); err != nil || p.Iterations < 1 || p.Iterations > most {
 		return errNotTame
 	}
 	return nil

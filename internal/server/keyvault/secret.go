@@ -2,10 +2,7 @@ package keyvault
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"strings"
 
 	"github.com/podkey/podkey/internal/store"
@@ -24,7 +21,8 @@ import (
 // that is gone can never appear under a new one of its name.
 
 // secret is a live secret: its name, in the case it was first set in, and its
-// current version.
+// current version. It is stored by [marshalSecret], which must know every
+// member; as JSON within [deletedSecret].
 type secret struct {
 	Name   string `json:"name"`
 	Serial string `json:"serial"`
@@ -50,36 +48,6 @@ type deletedSecret struct {
 	secret
 	DeletedAt int64 `json:"deletedAt"`
 	PurgeAt   int64 `json:"purgeAt"`
-}
-
-// A live secret is stored as
-//
-//	length of the JSON (uvarint) | JSON of everything but the value | value
-//
-// because it is what every read opens, and to scan a value as JSON costs more
-// than all the rest of it.
-func marshalSecret(s *secret) ([]byte, error) {
-	head := *s
-	head.Value = ""
-	meta, err := json.Marshal(&head)
-	if err != nil {
-		return nil, err
-	}
-	b := binary.AppendUvarint(make([]byte, 0, len(meta)+len(s.Value)+3), uint64(len(meta)))
-	return append(append(b, meta...), s.Value...), nil
-}
-
-func unmarshalSecret(b []byte, s *secret) error {
-	size, n := binary.Uvarint(b)
-	if n <= 0 || size > uint64(len(b)-n) {
-		return errors.New("the lengths of a secret's parts do not add up")
-	}
-	meta := b[n : n+int(size)]
-	if err := json.Unmarshal(meta, s); err != nil {
-		return err
-	}
-	s.Value = string(b[n+int(size):])
-	return nil
 }
 
 func secretKey(vaultUID, name string) string {

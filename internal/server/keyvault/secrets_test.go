@@ -52,6 +52,7 @@ func TestEveryApiVersion(t *testing.T) {
 		}
 	}
 	s.ok("reader", "GET", "kv1", "/secrets/s?api%2Dversion=7%2E4", nil)
+	s.ok("reader", "GET", "kv1", "/secrets/%73", nil) // an escape that need not be one
 }
 
 func TestPaging(t *testing.T) {

@@ -281,3 +281,47 @@ func TestRestoreThatLosesItsNameLeavesNothing(t *testing.T) {
 		t.Errorf("%d records for %d versions", n, len(p.items))
 	}
 }
+
+// A write is decided on a vault as the pipeline found it. If that vault is
+// deleted meanwhile, or another has come under its name, nothing is written.
+func TestWriteToVaultThatHasGone(t *testing.T) {
+	s := newStorage(t)
+	s.set(&s.one, "s", "v")
+	s.set(&s.one, "gone", "v")
+	_, err := s.deleteSecret(s.ctx, &s.one, "gone")
+	s.must(err)
+	blob, err := s.backupSecret(s.ctx, &s.one, "s")
+	s.must(err)
+	writes := map[string]func() error{
+		"set":     func() error { _, err := s.setSecret(s.ctx, &s.one, "new", change{Value: new(string)}); return err },
+		"again":   func() error { _, err := s.setSecret(s.ctx, &s.one, "s", change{Value: new(string)}); return err },
+		"update":  func() error { _, err := s.updateSecret(s.ctx, &s.one, "s", "", change{}); return err },
+		"delete":  func() error { _, err := s.deleteSecret(s.ctx, &s.one, "s"); return err },
+		"recover": func() error { _, err := s.recoverSecret(s.ctx, &s.one, "gone"); return err },
+		"purge":   func() error { return s.purgeSecret(s.ctx, &s.one, "gone") },
+		"restore": func() error { _, err := s.restoreSecret(s.ctx, &s.one, blob); return err },
+	}
+	before := s.records(&s.one)
+	_, err = s.Delete(s.ctx, s.one.ID, "me")
+	s.must(err)
+	for _, state := range []string{"deleted", "made again"} {
+		for name, write := range writes {
+			f, ok := fault.As(write())
+			if !ok || f.Code != "VaultNotFound" {
+				t.Errorf("%s, vault %s: %v", name, state, f)
+			}
+		}
+		if n := s.records(&s.one); n != before {
+			t.Errorf("vault %s: %d records, want %d", state, n, before)
+		}
+		if state == "deleted" {
+			s.must(s.Purge(s.ctx, "s", "", "one"))
+			_, _, err := s.Put(s.ctx, Spec{
+				SubscriptionID: "s", ResourceGroup: "g", Name: "one", Location: "l", TenantID: home,
+				Properties: Properties{SKU: &SKU{Family: "A", Name: "standard"}},
+			})
+			s.must(err)
+			before = 1 // when the deleted secret was due
+		}
+	}
+}
