@@ -45,6 +45,7 @@ type Log struct {
 	every bool         // sync each group before its writers return
 	now   func() time.Time
 
+	failed  chan struct{} // closed at the first failed write or sync
 	mu      sync.Mutex
 	pending *group // lines gathered while a write is under way
 	writing bool   // a leader is writing
@@ -71,18 +72,37 @@ type Options struct {
 
 // Open appends to the file at path, creating it with mode 0600.
 func Open(path string, o Options) (*Log, error) {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	if err := endLine(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
 	return New(f, o), nil
+}
+
+// endLine ends a last line that a crash or a full disk cut off, so that the
+// next record is not glued to it.
+func endLine(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return err
+	}
+	var last [1]byte
+	if _, err := f.ReadAt(last[:], fi.Size()-1); err != nil || last[0] == '\n' {
+		return err
+	}
+	_, err = f.Write([]byte{'\n'})
+	return err
 }
 
 // New writes to w. If w has a Sync method it is called once a second by
 // [Log.Run] (or for every write, see Options); if it has a Close method,
 // [Log.Close] calls it.
 func New(w io.Writer, o Options) *Log {
-	l := &Log{out: w, every: o.SyncEach, now: o.Now}
+	l := &Log{out: w, every: o.SyncEach, now: o.Now, failed: make(chan struct{})}
 	if l.now == nil {
 		l.now = time.Now
 	}
@@ -158,7 +178,7 @@ func (l *Log) flush() {
 		l.dirty = !l.every
 		if err != nil {
 			g.err = fmt.Errorf("write audit log: %w", err)
-			l.broken = g.err
+			l.fail(g.err)
 		}
 	}
 	if l.spare == nil && cap(g.buf) <= 1<<16 {
@@ -177,7 +197,9 @@ func (l *Log) refusal() error {
 }
 
 // Run syncs the file once a second until ctx ends, and once more then. An
-// error of the disk breaks the log and is returned.
+// error of the disk, here or in Write, breaks the log and is returned: a
+// server that cannot write down what it does must stop, and start again when
+// there is room.
 func (l *Log) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
@@ -187,6 +209,8 @@ func (l *Log) Run(ctx context.Context) error {
 			if err := l.Sync(); err != nil {
 				return err
 			}
+		case <-l.failed:
+			return l.Err()
 		case <-ctx.Done():
 			return l.Sync()
 		}
@@ -205,11 +229,26 @@ func (l *Log) Sync() error {
 	if err := l.sync(); err != nil {
 		err = fmt.Errorf("sync audit log: %w", err)
 		l.mu.Lock()
-		l.broken = err
+		l.fail(err)
 		l.mu.Unlock()
 		return err
 	}
 	return nil
+}
+
+// fail refuses everything from now on. mu is held.
+func (l *Log) fail(err error) {
+	if l.broken == nil {
+		l.broken = err
+		close(l.failed)
+	}
+}
+
+// Err returns what broke the log, or nil.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken
 }
 
 // Close syncs and closes the file. Writes after it fail.

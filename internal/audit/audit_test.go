@@ -151,3 +151,42 @@ func TestFailedSyncBreaksTheLog(t *testing.T) {
 		t.Error("a write after a failed sync succeeded")
 	}
 }
+
+func TestCutOffLineDoesNotSpoilTheNext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := os.WriteFile(path, []byte("{\"time\":\"20"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l, err := Open(path, Options{Now: testClock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Write(context.Background(), Record{Operation: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	if len(lines) != 3 || !json.Valid([]byte(lines[1])) || !json.Valid([]byte(lines[2])) {
+		t.Errorf("%q", lines)
+	}
+}
+
+func TestFailedWriteStopsTheServer(t *testing.T) {
+	l := New(&failing{}, Options{})
+	done := make(chan error, 1)
+	go func() { done <- l.Run(context.Background()) }()
+	if err := l.Write(context.Background(), Record{}); err == nil {
+		t.Fatal("the write succeeded")
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Errorf("Run: %v", err)
+	}
+}

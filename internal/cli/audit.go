@@ -41,6 +41,9 @@ func newAuditTail() *cobra.Command {
 			if err := checkOutput(format); err != nil {
 				return err
 			}
+			if lines < 0 {
+				return &usageError{fmt.Errorf("--lines %d: must not be negative", lines), "use 0 for all"}
+			}
 			if file == "" {
 				d, err := dataDir(dir)
 				if err != nil {
@@ -48,7 +51,7 @@ func newAuditTail() *cobra.Command {
 				}
 				file = filepath.Join(d, "audit.jsonl")
 			}
-			t := auditTail{path: file, out: cmd.OutOrStdout(), json: format == "json", deniedOnly: denied}
+			t := auditTail{path: file, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), json: format == "json", deniedOnly: denied}
 			return t.run(cmd.Context(), lines, follow)
 		},
 	}
@@ -64,7 +67,7 @@ func newAuditTail() *cobra.Command {
 // auditTail prints the end of an audit log.
 type auditTail struct {
 	path       string
-	out        io.Writer
+	out, err   io.Writer
 	json       bool
 	deniedOnly bool
 }
@@ -157,7 +160,8 @@ func (t *auditTail) print(lines []string) error {
 		}
 		var a auditLine
 		if err := json.Unmarshal([]byte(line), &a); err != nil {
-			return fmt.Errorf("audit log %s: a line is damaged: %w", t.path, err)
+			fmt.Fprintf(t.err, "podkey: a line of %s is damaged and left out\n", t.path)
+			continue
 		}
 		who := a.Name
 		for _, alt := range []string{a.AppID, a.OID, "nobody"} {
@@ -165,12 +169,12 @@ func (t *auditTail) print(lines []string) error {
 				who = alt
 			}
 		}
-		text := fmt.Sprintf("%s  %-5s  %-10s  %-22s  %s  by %s", a.Time.Local().Format("15:04:05.000"), a.Decision, a.Plane, a.Operation, printable(a.Resource), printable(who))
+		text := fmt.Sprintf("%s  %-5s  %-10s  %-22s  %s  by %s", a.Time.Local().Format("2006-01-02 15:04:05.000"), a.Decision, a.Plane, a.Operation, printable(a.Resource), printable(who))
 		if a.Remote != "" {
 			text += " from " + a.Remote
 		}
 		if a.Reason != "" {
-			text += "\n" + strings.Repeat(" ", 14) + "because " + printable(a.Reason)
+			text += "\n" + strings.Repeat(" ", 25) + "because " + printable(a.Reason)
 		}
 		if _, err := fmt.Fprintln(t.out, text); err != nil {
 			return err

@@ -31,7 +31,7 @@ type IO struct {
 func Run(ctx context.Context, args []string, std IO) int {
 	root := newRoot(std)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := asUsage(root, args, root.ExecuteContext(ctx))
 	if err == nil {
 		return 0
 	}
@@ -46,6 +46,19 @@ func Run(ctx context.Context, args []string, std IO) int {
 		return 2
 	}
 	return 1
+}
+
+// asUsage turns cobra's own complaints, which have no type, into ours. Cobra
+// has run nothing yet when it makes them.
+func asUsage(root *cobra.Command, args []string, err error) error {
+	if err == nil || !strings.HasPrefix(err.Error(), "unknown command ") && !strings.HasPrefix(err.Error(), "required flag(s) ") {
+		return err
+	}
+	at, _, ferr := root.Find(args)
+	if ferr != nil {
+		at = root
+	}
+	return &usageError{err, "see: " + at.CommandPath() + " --help"}
 }
 
 // exitError carries a child's exit status out; nothing is printed for it.

@@ -23,8 +23,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/podkey/podkey/internal/fault"
 )
 
 // Client calls one server as one principal. Safe for concurrent use.
@@ -97,6 +95,22 @@ type APIError struct {
 func (e *APIError) Error() string {
 	return fmt.Sprintf("%s (%s, HTTP %d)", e.Message, e.Code, e.Status)
 }
+
+// UnreachableError says that the server does not answer.
+type UnreachableError struct {
+	Addr string
+	Err  error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("the server at %s does not answer: %v", e.Addr, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Hint says what to type next.
+func (e *UnreachableError) Hint() string { return "start it with: podkey server, and the same --data" }
 
 // IsNotFound reports whether err is the server's word that something does not
 // exist.
@@ -184,7 +198,7 @@ func (c *Client) send(req *http.Request, out any) error {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err // its text would repeat the URL with its query
 		}
-		return fault.Wrap(err, fault.Unavailable, "ServerUnreachable", "the server at %s does not answer", c.Operator.Listen)
+		return &UnreachableError{c.Operator.Listen, err}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))

@@ -41,10 +41,14 @@ const OperatorFile = "operator.json"
 // ReadOperator reads the operator's file of a data directory.
 func ReadOperator(dir string) (*Operator, error) {
 	path := filepath.Join(dir, OperatorFile)
-	b, err := os.ReadFile(path)
+	fi, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &NoServerError{Dir: dir}
 	}
+	if err == nil && fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("read operator credentials: others may read %s (mode %04o): chmod 600 it, and rotate the secret if anybody did", path, fi.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read operator credentials: %w", err)
 	}

@@ -256,7 +256,7 @@ func (s *Server) health(next http.Handler) http.Handler {
 		case "/readyz":
 			ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 			defer cancel()
-			if err := s.store.Ping(ctx); err != nil || !s.serving.Load() {
+			if err := errors.Join(s.store.Ping(ctx), s.audit.Err()); err != nil || !s.serving.Load() {
 				_ = web.WriteJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready"})
 				return
 			}
