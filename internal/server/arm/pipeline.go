@@ -48,7 +48,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.Principal, err = web.Authenticate(r, h.o.Authenticate); err != nil {
-		return unauthenticated(err, sub.TenantID)
+		return errors.Join(unauthenticated(err, sub.TenantID), h.refusedToken(ctx, id, err))
 	}
 	rt, route, allow, err := h.reg.lookup(r.Method, id, q.Version)
 	if err != nil {
@@ -65,7 +65,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	case !known:
 		return fault.NotFound("SubscriptionNotFound", "The subscription '%s' could not be found.", clip(id.Subscription()))
 	case !strings.EqualFold(sub.TenantID, q.Principal.TenantID):
-		return wrongTenant(c.Names, q.Principal, sub.TenantID)
+		err := h.deny(ctx, id, q.Principal, "the caller belongs to another tenant than the subscription")
+		return errors.Join(wrongTenant(c.Names, q.Principal, sub.TenantID), err)
 	default:
 		q.TenantID = sub.TenantID
 	}
@@ -84,6 +85,26 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return q.head(ctx, w, rt)
 	}
 	return route.Handle(w, r, q)
+}
+
+// refusedToken writes down a token that was not accepted. That there was none
+// is no decision: every Azure client begins so.
+func (h *Handler) refusedToken(ctx context.Context, id ID, err error) error {
+	a, ok := errors.AsType[*web.AuthError](err)
+	if !ok || a.Reason == web.AuthMissing {
+		return nil
+	}
+	return h.deny(ctx, id, audit.Principal{}, a.Error())
+}
+
+// deny writes down a refusal that comes before rbac is asked.
+func (h *Handler) deny(ctx context.Context, id ID, p audit.Principal, reason string) error {
+	if h.o.Audit == nil {
+		return nil
+	}
+	return h.o.Audit.Write(ctx, audit.Record{
+		Plane: "management", Operation: "Authenticate", Object: clip(id.Key()), Principal: p, Decision: audit.Deny, Reason: clip(reason),
+	})
 }
 
 // head answers whether an item exists: 204 or 404, as Azure does.

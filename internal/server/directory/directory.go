@@ -55,7 +55,7 @@ type Directory struct {
 	users        *store.Table[User]
 	hashes       *store.Table[secretHash]
 
-	slow chan struct{} // bounds Argon2id computations under way
+	slow *slowQueue
 }
 
 // New declares the directory's tables. Call it before Store.Load.
@@ -70,7 +70,7 @@ func New(s *store.Store, o Options) *Directory {
 	if d.limit <= 0 {
 		d.limit = defaultFederatedLimit
 	}
-	d.slow = make(chan struct{}, slowAtOnce)
+	d.slow = newSlowQueue()
 	d.tenants = store.NewTable(s, "tenant", store.TableOptions[Tenant]{
 		Mode:    store.Plain,
 		Indexes: map[string]func(*Tenant) []string{"domain": func(t *Tenant) []string { return t.Domains }},

@@ -5,14 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"golang.org/x/crypto/argon2"
 
 	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/store"
@@ -163,62 +159,4 @@ func pick(alphabet string, n int) string {
 		}
 	}
 	return string(out)
-}
-
-// Argon2id parameters, the second choice of RFC 9106 scaled to a server that
-// answers while it hashes: 19 MiB, two passes, one lane. At most slowAtOnce
-// computations run at a time, so guesses cost neither all memory nor all
-// processors; the others wait as long as their request does.
-const (
-	argonMemory = 19 * 1024 // KiB
-	argonTime   = 2
-	argonSalt   = 16
-	argonSum    = 32
-	slowAtOnce  = 2
-)
-
-var b64 = base64.RawStdEncoding
-
-func (d *Directory) slowHash(ctx context.Context, text string) (string, error) {
-	salt := make([]byte, argonSalt)
-	_, _ = rand.Read(salt) // never fails, see crypto/rand
-	sum, err := d.argon(ctx, text, salt, argonTime, argonMemory)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime, b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
-}
-
-// slowVerify compares text with an encoded hash. A malformed hash is an error
-// of ours, never a match.
-func (d *Directory) slowVerify(ctx context.Context, encoded, text string) (bool, error) {
-	var version int
-	var memory, passes uint32
-	parts := strings.Split(encoded, "$")
-	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" {
-		return false, fmt.Errorf("stored hash is malformed")
-	}
-	_, err1 := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=1", &version, &memory, &passes)
-	salt, err2 := b64.DecodeString(parts[4])
-	want, err3 := b64.DecodeString(parts[5])
-	if err1 != nil || err2 != nil || err3 != nil || version != argon2.Version || passes == 0 || len(want) != argonSum {
-		return false, fmt.Errorf("stored hash is malformed")
-	}
-	sum, err := d.argon(ctx, text, salt, passes, memory)
-	if err != nil {
-		return false, err
-	}
-	return subtle.ConstantTimeCompare(sum, want) == 1, nil
-}
-
-func (d *Directory) argon(ctx context.Context, text string, salt []byte, passes, memory uint32) ([]byte, error) {
-	select {
-	case d.slow <- struct{}{}:
-		defer func() { <-d.slow }()
-	case <-ctx.Done():
-	}
-	if ctx.Err() != nil { // also if both were ready: nobody waits for the result
-		return nil, fault.Wrap(ctx.Err(), fault.Unavailable, "ServiceUnavailable", "The server is busy. Try again.")
-	}
-	return argon2.IDKey([]byte(text), salt, passes, memory, 1, argonSum), nil
 }

@@ -109,7 +109,7 @@ func TestClientSecrets(t *testing.T) {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		for range 20 { // more often than there are places for slow hashes
-			if _, ok, err := d.VerifySecret(ended, &c, "correct horse"); ok || !fault.Is(err, fault.Unavailable) {
+			if _, ok, err := d.VerifySecret(ended, &c, "wrong horse"); ok || !fault.Is(err, fault.Unavailable) {
 				t.Fatalf("%v, %v", ok, err)
 			}
 		}
