@@ -22,6 +22,7 @@ type Call struct {
 	pattern string // the mux pattern that matched
 	err     error  // what the handler returned
 	start   time.Time
+	logged  bool // the handler wrote a line of its own
 	attrs   []slog.Attr
 }
 
@@ -42,6 +43,10 @@ func (c *Call) Note(key string, value any) {
 // NotePattern sets the route on the log line, for a plane that does not route
 // by [Mux].
 func (c *Call) NotePattern(pattern string) { c.pattern = pattern }
+
+// Logged says that the handler has written a line of its own about a refusal:
+// the edge's is then for debugging only, so that there is one line for people.
+func (c *Call) Logged() { c.logged = true }
 
 // NotePrincipal adds who called to the log line.
 func (c *Call) NotePrincipal(p audit.Principal) {

@@ -117,7 +117,7 @@ func (e *Edge) finish(w *response, r *http.Request, c *Call) {
 	switch {
 	case w.status >= 500:
 		level = slog.LevelError
-	case w.status >= 400 && w.status != http.StatusUnauthorized:
+	case w.status >= 400 && w.status != http.StatusUnauthorized && !c.logged:
 		level = slog.LevelInfo
 	}
 	ctx := r.Context()

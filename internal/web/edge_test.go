@@ -150,6 +150,19 @@ func TestLogLineHasNoQueryBodyOrToken(t *testing.T) {
 	}
 }
 
+func TestOneLineForPeople(t *testing.T) {
+	var mux web.Mux
+	mux.Handle("/", func(w http.ResponseWriter, r *http.Request) error {
+		web.CallOf(r.Context()).Logged()
+		return fault.Conflict("Busy", "busy")
+	})
+	h, log := edge(&mux)
+	do(h, "GET", "/", nil)
+	if !strings.Contains(log.String(), `"level":"DEBUG"`) {
+		t.Errorf("a second line at a level that people read: %s", log)
+	}
+}
+
 func TestCorrelationIDIsTakenOnlyFromGUIDs(t *testing.T) {
 	var got audit.Request
 	var mux web.Mux

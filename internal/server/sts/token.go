@@ -193,8 +193,8 @@ func (x *exchange) authenticate(c credential) (proof, error) {
 }
 
 // refused writes down a refusal before it is answered. Requests that name no
-// client of a tenant decide about nobody: they get no audit line. Failures of
-// our own pass through.
+// client of a tenant decide about nobody: they get no audit line, which anyone
+// could fill the disk with. Failures of our own pass through.
 func (x *exchange) refused(err error) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -222,8 +222,9 @@ func (x *exchange) refused(err error) error {
 		attrs = append(attrs, slog.String("cause", e.Err.Error()))
 	}
 	x.Log.LogAttrs(x.ctx, slog.LevelInfo, "token refused: "+reason, attrs...)
+	x.call.Logged()
 
-	if x.realm == nil || x.realm.any() || x.clientID == "" {
+	if x.client.AppID == "" {
 		return err
 	}
 	auditErr := x.Audit.Write(x.ctx, audit.Record{
