@@ -3,14 +3,18 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
+	"maps"
+	mathrand "math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,13 +32,12 @@ vaults:
     secrets: [{name: first, value: "canary-first-value"}]
 `
 
-// written is what the server acknowledged: the values by secret and version,
-// and the order in which each secret's versions were acknowledged.
+// written is what the server acknowledged.
 type written struct {
-	mu     sync.Mutex
-	values map[string]map[string]string // name -> version -> value
-	last   map[string]string            // name -> last acknowledged version
-	open   map[string]bool              // values sent whose answer never came
+	mu      sync.Mutex
+	values  map[string]map[string]string // name -> version -> value
+	current map[string]map[string]bool   // name -> versions that may be the current one, see set
+	open    map[string]bool              // values sent whose answer never came
 }
 
 // TestKillDuringWrites kills the server at random moments while many clients
@@ -49,7 +52,7 @@ func TestKillDuringWrites(t *testing.T) {
 	dir := t.TempDir()
 	p := startProcess(t, dir, "127.0.0.1:0")
 	apply(t, dir, durable)
-	w := &written{values: map[string]map[string]string{}, last: map[string]string{}, open: map[string]bool{}}
+	w := &written{values: map[string]map[string]string{}, current: map[string]map[string]bool{}, open: map[string]bool{}}
 	for round := range rounds {
 		c := open(t, dir)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -67,7 +70,7 @@ func TestKillDuringWrites(t *testing.T) {
 		}
 		<-flowing
 		// The moment of the kill is the point of the test; nothing waits on it.
-		<-time.After(time.Duration(5+rand.IntN(150)) * time.Millisecond)
+		<-time.After(time.Duration(5+mathrand.IntN(150)) * time.Millisecond)
 		p.stop(syscall.SIGKILL)
 		cancel()
 		wg.Wait()
@@ -86,9 +89,13 @@ func TestKillDuringWrites(t *testing.T) {
 	noSecretsInTheClear(t, dir)
 }
 
+// set writes a version. Of the acknowledged ones, those that were begun before
+// another one was acknowledged and ended after may be the current one; a
+// version that was acknowledged before this one began cannot be any more.
 func (w *written) set(ctx context.Context, c *client.Client, name, value string) {
 	w.mu.Lock()
 	w.open[value] = true
+	overtaken := maps.Clone(w.current[name])
 	w.mu.Unlock()
 	var out struct{ ID string }
 	if err := c.Vault(ctx, "durable", http.MethodPut, "/secrets/"+name+"?api-version=7.5", map[string]string{"value": value}, &out); err != nil {
@@ -99,10 +106,13 @@ func (w *written) set(ctx context.Context, c *client.Client, name, value string)
 	defer w.mu.Unlock()
 	delete(w.open, value)
 	if w.values[name] == nil {
-		w.values[name] = map[string]string{}
+		w.values[name], w.current[name] = map[string]string{}, map[string]bool{}
 	}
 	w.values[name][version] = value
-	w.last[name] = version
+	for v := range overtaken {
+		delete(w.current[name], v)
+	}
+	w.current[name][version] = true
 }
 
 func (w *written) check(t *testing.T, c *client.Client, round int) {
@@ -145,46 +155,74 @@ func (w *written) check(t *testing.T, c *client.Client, round int) {
 				t.Fatalf("round %d: %s/%s has the value %q, which nobody sent", round, name, version, got.Value)
 			}
 			versions[version] = got.Value // from now on it must stay
+			w.current[name][version] = true
 			delete(w.open, got.Value)
 		}
+		var now struct{ ID, Value string }
+		if err := c.Vault(t.Context(), "durable", "GET", "/secrets/"+name+"?api-version=7.5", nil, &now); err != nil {
+			t.Fatalf("round %d: the current version of %s: %v", round, name, err)
+		}
+		version := now.ID[strings.LastIndexByte(now.ID, '/')+1:]
+		if !w.current[name][version] || versions[version] != now.Value {
+			t.Fatalf("round %d: the current version of %s is %s with %q, want one of %v", round, name, version, now.Value, w.current[name])
+		}
+		w.current[name] = map[string]bool{version: true}
 		if len(list.Value) != len(versions) {
 			t.Fatalf("round %d: %s has %d versions, want %d", round, name, len(list.Value), len(versions))
 		}
 	}
 }
 
-// clear is what must not be found in a data directory: secret values and
-// private keys, as text, base64 or DER prefixes of PKCS#8.
-var privateKeys = regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----|canary-`)
-
-// noSecretsInTheClear reads every byte of every file.
+// noSecretsInTheClear reads every byte of every file and looks for secret
+// values and private keys: as text, in base64 of any alignment, in
+// hexadecimal, and as DER.
 func noSecretsInTheClear(t *testing.T, dir string) {
 	t.Helper()
+	needles := map[string]string{"-----BEGIN PRIVATE KEY": "a PEM key", "-----BEGIN EC PRIVATE": "a PEM key", "-----BEGIN RSA PRIVATE": "a PEM key"}
+	for what, raw := range map[string][]byte{"a secret value": []byte("canary-"), "an RSA key": pkcs8Prefixes[0], "an EC key": pkcs8Prefixes[1]} {
+		for _, form := range encodings(raw) {
+			needles[form] = what
+		}
+	}
+	look := func(path string, b []byte) (found []string) {
+		for form, what := range needles {
+			if bytes.Contains(b, []byte(form)) {
+				found = append(found, what)
+			}
+		}
+		return found
+	}
+	// The search itself can find: a key of each kind, in each form, is planted.
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset := range 3 {
+		padded := append(bytes.Repeat([]byte{'x'}, offset), der...)
+		if len(look("planted", []byte(base64.StdEncoding.EncodeToString(padded)))) == 0 {
+			t.Fatalf("a planted key in base64 at offset %d was not found", offset)
+		}
+	}
+	if len(look("planted", der)) == 0 || len(look("planted", []byte(hex.EncodeToString([]byte("a canary-1"))))) == 0 {
+		t.Fatal("a planted key or value was not found")
+	}
+
 	files := 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		files++
-		f, err := os.Open(path)
+		b, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		b, err := io.ReadAll(f)
-		if err != nil {
-			return err
-		}
-		if m := privateKeys.Find(b); m != nil {
-			t.Errorf("%s contains %q", path, m)
-		}
-		if filepath.Base(path) == "kek.json" || filepath.Base(path) == client.OperatorFile {
-			return nil // what opens the rest: files of mode 0600, by contract
-		}
-		for _, oid := range pkcs8Prefixes {
-			if bytes.Contains(b, oid) {
-				t.Errorf("%s contains a private key (PKCS#8)", path)
-			}
+		if found := look(path, b); len(found) > 0 {
+			t.Errorf("%s contains %v", path, found)
 		}
 		return nil
 	})
@@ -194,6 +232,20 @@ func noSecretsInTheClear(t *testing.T, dir string) {
 	if files < 5 {
 		t.Errorf("only %d files were read", files)
 	}
+}
+
+// encodings are the forms in which raw bytes could lie in a file: as they are,
+// in hexadecimal, and in base64 at each of the three alignments, without the
+// characters that depend on what stands before and after.
+func encodings(raw []byte) []string {
+	forms := []string{string(raw), hex.EncodeToString(raw)}
+	for offset := range 3 {
+		text := base64.RawStdEncoding.EncodeToString(append(make([]byte, offset), raw...))
+		skip := (offset*8 + 5) / 6
+		end := len(text) - 1
+		forms = append(forms, text[skip:end])
+	}
+	return forms
 }
 
 // pkcs8Prefixes begin a PKCS#8 private key: version 0, then the algorithm's

@@ -58,6 +58,8 @@ func FuzzStoredSecret(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Add([]byte{0xff})
+	f.Add([]byte{0x10, 0, 0, 0, 0, 0, 0, 0}) // a flag there is not
+	f.Add([]byte{0, 1})                      // a text that is not there
 	f.Add([]byte{0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Add([]byte{8, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f})
 	f.Add([]byte{0, 0x80, 0x00, 0, 0, 0, 0, 0, 0})
