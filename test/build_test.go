@@ -17,13 +17,13 @@ import (
 	"github.com/podkey/podkey/internal/client"
 )
 
-// binaries builds podkey and the sample program once for all tests.
+// binaries builds podkey, the sample program and fetch once for all tests.
 var binaries = sync.OnceValues(func() (dir string, err error) {
 	dir, err = os.MkdirTemp("", "podkey-test-bin-")
 	if err != nil {
 		return "", err
 	}
-	for name, src := range map[string]string{"podkey": "../cmd/podkey", "read-secret": "../samples/read-secret"} {
+	for name, src := range map[string]string{"podkey": "../cmd/podkey", "read-secret": "../samples/read-secret", "fetch": "fetch"} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), ".")
 		cmd.Dir = src
 		if out, err := cmd.CombinedOutput(); err != nil {

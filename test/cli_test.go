@@ -2,7 +2,6 @@ package test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -14,9 +13,6 @@ import (
 // A script's data directory is $WORK/data; `serve` starts a server on it,
 // `stop` ends it.
 func TestCommandLine(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Fatal("curl is missing; install it with: apt-get install curl")
-	}
 	bin := filepath.Dir(program(t, "podkey"))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

@@ -37,7 +37,7 @@ func NewEtcd(t testing.TB) *Etcd {
 	t.Helper()
 	dir := t.TempDir()
 	e := &Etcd{CA: NewCA(t)}
-	e.CA.write(t, dir, "server")
+	e.CA.Write(t, dir, "server")
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "storetest", filepath.Join(dir, "etcd")
 	cfg.ListenPeerUrls = nil
@@ -143,8 +143,8 @@ func (ca *CA) issue(t testing.TB) (der []byte, key *ecdsa.PrivateKey) {
 	return der, key
 }
 
-// write puts ca.pem, <name>.pem and <name>-key.pem into dir: etcd takes files.
-func (ca *CA) write(t testing.TB, dir, name string) {
+// Write puts ca.pem, <name>.pem and <name>-key.pem into dir: etcd takes files.
+func (ca *CA) Write(t testing.TB, dir, name string) {
 	t.Helper()
 	der, key := ca.issue(t)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
