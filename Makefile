@@ -22,23 +22,26 @@ demo: build ## the whole story on this machine, in seconds
 
 .PHONY: test
 test: ## all tests that need no root and no network but modules
-	$(GO) test ./...
-	cd test && $(GO) test ./...
+	$(GO) test -timeout 10m ./...
+	cd test && $(GO) test -timeout 10m ./...
 
 .PHONY: race
 race: ## the main module's tests under the race detector
-	$(GO) test -race -short ./...
+	$(GO) test -race -short -timeout 30m ./...
 
 .PHONY: bench
 bench: ## compare with a bare TLS handler, in one run; takes minutes
 	cd test && $(GO) run ./bench
+	@echo; echo "one request in the handler, without the network: time and allocations"
+	$(GO) test -run '^$$' -bench Handler -benchmem ./internal/server | grep Benchmark
 
 .PHONY: fuzz
 fuzz: ## each parser's fuzz test for a few seconds
-	@set -e; $(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read pkg dir; do \
-	  grep -hoE '^func (Fuzz[A-Za-z0-9_]*)' $$dir/*_test.go 2>/dev/null | awk '{print $$2}' | while read f; do \
-	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg >$(FUZZLOG) 2>&1 </dev/null || { cat $(FUZZLOG); exit 1; }; \
-	  done; done; rm -f $(FUZZLOG)
+	@set -e; n=0; pkgs=$$($(GO) list -f '{{.ImportPath}}={{.Dir}}' ./...); for p in $$pkgs; do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $${p#*=}/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "fuzz $${p%%=*} $$f"; n=$$((n+1)); \
+	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s $${p%%=*} >$(FUZZLOG) 2>&1 </dev/null || { cat $(FUZZLOG); exit 1; }; \
+	  done; done; rm -f $(FUZZLOG); echo "$$n fuzz tests"; test $$n -gt 0
 FUZZTIME ?= 5s
 FUZZLOG  := $(shell mktemp -u)
 

@@ -18,7 +18,7 @@ func newBootstrap() *cobra.Command {
 applications, identities with their federated credentials, vaults with their
 secrets, and role assignments. It may be run again: what is as declared is left
 alone, and nothing undeclared is removed. docs/bootstrap.md describes the file.`,
-		Example: `  podkey bootstrap -f test/fixtures.yaml`,
+		Example: `  podkey bootstrap -f shop.yaml`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(format); err != nil {

@@ -46,6 +46,9 @@ and writes ca.pem and operator.json (mode 0600) into the data directory.`,
 func runServer(cmd *cobra.Command, c server.Config, log *slog.Logger) error {
 	start := time.Now()
 	ctx := cmd.Context()
+	if err := noCoreDumps(); err != nil {
+		return err
+	}
 	s, err := server.New(ctx, c, server.Deps{Log: log})
 	if err != nil {
 		return err

@@ -304,12 +304,19 @@ func (b *bench) throughput(ctx context.Context) error {
 		{"secret GET", 1, 0, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
 		{"secret GET", 16, 0.7, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
 		{"secret GET", 64, 0, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
+		{"secret SET", 1, 0, nil, func(int) (*http.Request, error) {
+			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
+		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
 		{"secret SET", 16, 0, nil, func(int) (*http.Request, error) {
+			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
+		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
+		{"secret SET", 64, 0, nil, func(int) (*http.Request, error) {
 			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
 		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
 		// Each assertion is used once: none is remembered from before.
 		{"token exchange", 1, 0, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
 		{"token exchange", 16, 0.4, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
+		{"token exchange", 64, 0, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
 		{"same assertion", 16, 0, nil, func(int) (*http.Request, error) { return b.tokenRequest(b.login, b.form) }, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
 	} {
 		a, z, err := pair(ctx, b.o, m.clients, 200, ours, bare, m.before, m.next, m.nextBare)
