@@ -36,9 +36,14 @@ const (
 	// the largest body that is read.
 	maxBackup = web.MaxBody - 1024
 
-	// restoreBatch is how many versions one transaction writes: an etcd with
-	// default limits takes 128 operations at once.
+	// maxBackupPlain bounds what a backup holds before it is compressed, so that
+	// a small blob cannot cost much memory to restore.
+	maxBackupPlain = 16 << 20
+
+	// restoreBatch and restoreBytes are how much one transaction writes: an etcd
+	// with default limits takes 128 operations and 1.5 MiB at once.
 	restoreBatch = 100
+	restoreBytes = 512 << 10
 )
 
 // backupKey is what a tenant's backups are sealed under.
@@ -90,6 +95,9 @@ func (v *Vaults) backupSecret(ctx context.Context, vault *Vault, name string) (s
 	plain, err := json.Marshal(b)
 	if err != nil {
 		return "", fmt.Errorf("encode backup: %w", err)
+	}
+	if len(plain) > maxBackupPlain {
+		return "", badParameter("The secret's versions are too large together to be backed up: %d bytes of at most %d.", len(plain), maxBackupPlain)
 	}
 	nonce := make([]byte, aead.NonceSize())
 	rand.Read(nonce)
@@ -150,9 +158,12 @@ func (v *Vaults) openBackup(ctx context.Context, tenant, blob string) (b secretB
 	if err != nil {
 		return b, refused
 	}
-	plain, err := io.ReadAll(flate.NewReader(bytes.NewReader(packed)))
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), maxBackupPlain+1))
 	if err != nil {
 		return b, fmt.Errorf("unpack backup: %w", err)
+	}
+	if len(plain) > maxBackupPlain {
+		return b, refused
 	}
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return b, fmt.Errorf("decode backup: %w", err)
@@ -186,18 +197,8 @@ func (v *Vaults) restoreSecret(ctx context.Context, vault *Vault, blob string) (
 	if err := v.store.Update(ctx, free); err != nil {
 		return secret{}, err
 	}
-	for from := 0; from < last; from += restoreBatch {
-		err := v.store.Update(ctx, func(tx *store.Tx) error {
-			for _, ver := range b.Versions[from:min(from+restoreBatch, last)] {
-				if err := v.versions.Put(tx, versionKey(vault.UID, put.Serial, ver.ID), ver); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return secret{}, err
-		}
+	if err := v.restoreOlder(ctx, vault, put.Serial, b.Versions[:last]); err != nil {
+		return secret{}, err
 	}
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
 		if err := free(tx); err != nil {
@@ -205,14 +206,58 @@ func (v *Vaults) restoreSecret(ctx context.Context, vault *Vault, blob string) (
 		}
 		return v.secrets.Put(tx, secretKey(vault.UID, b.Name), put)
 	})
-	if fault.Is(err, fault.Clash) && last > 0 {
-		// Somebody took the name meanwhile: nothing refers to what was written.
-		_ = v.store.Update(ctx, func(tx *store.Tx) error {
-			v.versions.DeletePrefix(tx, versionsPrefix(vault.UID, put.Serial))
-			return nil
-		})
+	// If it is unknown whether the commit happened, the versions must stay.
+	if err != nil && last > 0 && !fault.Is(err, fault.Unavailable) {
+		v.dropVersions(ctx, vault, put.Serial)
 	}
 	return put, err
+}
+
+// restoreOlder writes versions under a serial that nothing refers to yet, in
+// batches; it leaves nothing behind if it fails.
+func (v *Vaults) restoreOlder(ctx context.Context, vault *Vault, serial string, versions []version) error {
+	for len(versions) > 0 {
+		n, size := 0, 0
+		for n < len(versions) && n < restoreBatch && (n == 0 || size+versions[n].size() <= restoreBytes) {
+			size += versions[n].size()
+			n++
+		}
+		err := v.store.Update(ctx, func(tx *store.Tx) error {
+			for _, ver := range versions[:n] {
+				if err := v.versions.Put(tx, versionKey(vault.UID, serial, ver.ID), ver); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			v.dropVersions(ctx, vault, serial)
+			return err
+		}
+		versions = versions[n:]
+	}
+	return nil
+}
+
+// size is about how many bytes a version takes when it is stored.
+func (ver *version) size() int {
+	n := 512 + len(ver.Value) + len(ver.ContentType)
+	for k, val := range ver.Tags {
+		n += len(k) + len(val) + 8
+	}
+	return n
+}
+
+// dropVersions removes what a failed restoration has written, also if the
+// client has gone. What it cannot remove goes with the vault.
+func (v *Vaults) dropVersions(ctx context.Context, vault *Vault, serial string) {
+	err := v.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		v.versions.DeletePrefix(tx, versionsPrefix(vault.UID, serial))
+		return nil
+	})
+	if err != nil {
+		v.log.Warn("versions of a restoration that failed could not be removed", "vault", vault.ID, "error", err)
+	}
 }
 
 func deflate(plain []byte) []byte {

@@ -6,18 +6,16 @@ import (
 	"strings"
 )
 
-// Types of role definition, as the management API spells them.
-const (
-	BuiltInRole = "BuiltInRole"
-	CustomRole  = "CustomRole"
-)
+// BuiltInRole is the type of role definitions that nobody made, as the
+// management API spells it. There are no others.
+const BuiltInRole = "BuiltInRole"
 
 // RoleDefinition is a named set of actions. The shape is that of the
 // management API's properties, with one set of permissions.
 type RoleDefinition struct {
 	ID               string // GUID, lower case
 	Name             string // display name
-	Type             string // BuiltInRole or CustomRole
+	Type             string // BuiltInRole
 	Description      string
 	AssignableScopes []string
 	Actions          []string
