@@ -40,7 +40,7 @@ fuzz: ## each parser's fuzz test for a few seconds
 	@set -e; n=0; pkgs=$$($(GO) list -f '{{.ImportPath}}={{.Dir}}' ./...); for p in $$pkgs; do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $${p#*=}/*_test.go 2>/dev/null | cut -c6-); do \
 	    echo "fuzz $${p%%=*} $$f"; n=$$((n+1)); \
-	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 2s $${p%%=*} >$(FUZZLOG) 2>&1 </dev/null || { cat $(FUZZLOG); exit 1; }; \
+	    $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $${p%%=*} >$(FUZZLOG) 2>&1 </dev/null || { cat $(FUZZLOG); exit 1; }; \
 	  done; done; rm -f $(FUZZLOG); echo "$$n fuzz tests"; test $$n -gt 0
 FUZZTIME ?= 5s
 FUZZLOG  := $(shell mktemp -u)
