@@ -109,8 +109,11 @@ func (s *Store) Damaged() []*DamagedError {
 	for at, f := range s.damage.found {
 		if f.def.mode != Disk && st != nil && st.rev >= f.rev {
 			it, ok := st.tables[f.def.n].records.Get(item{key: f.key})
-			if !ok || it.rev != f.rev {
-				delete(s.damage.found, at) // mended or deleted meanwhile
+			if ok && it.rev == f.rev {
+				_, f.err = f.def.decode(s.prefix+at, it.sealed)
+			}
+			if !ok || it.rev != f.rev || f.err == nil {
+				delete(s.damage.found, at) // deleted, mended, or its key has been found
 				continue
 			}
 		}

@@ -127,7 +127,7 @@ func dial(ctx context.Context, o Options, probe string) (*connection, error) {
 		DialTimeout:          timeout,
 		DialKeepAliveTime:    10 * time.Second, // or a lost connection would show only when TCP gives up, after minutes
 		DialKeepAliveTimeout: 5 * time.Second,
-		PermitWithoutStream:  true,
+		MaxCallSendMsgSize:   16 << 20, // how large a request may be is for the server to say
 		Logger:               zap.New(zapToSlog{o.Log}),
 		Context:              context.WithoutCancel(ctx),
 	})

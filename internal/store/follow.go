@@ -35,6 +35,7 @@ func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var upkeep sync.WaitGroup
 	upkeep.Go(func() { s.upkeep(ctx) })
+	upkeep.Go(func() { s.inspect(ctx) })
 	defer upkeep.Wait()
 	defer cancel()
 	for {
@@ -73,13 +74,17 @@ func (s *Store) list(ctx context.Context) error {
 	}
 	s.adoptKeyring(got.Kvs[0].Value, got.Kvs[0].ModRevision)
 	rev, old := got.Header.Revision, s.state.Load()
+	bytes := pageBytesHere
+	if s.shared {
+		bytes = pageBytes
+	}
 	caches := make([]*cache, len(s.defs))
 	for i, def := range s.defs {
 		if def.mode == Disk {
 			continue
 		}
 		caches[i] = newCache(def)
-		err := s.each(ctx, s.prefix+def.name+"/", rev, func(full string, value []byte, mod int64) error {
+		err := s.each(ctx, s.prefix+def.name+"/", rev, bytes, func(full string, value []byte, mod int64) error {
 			caches[i].apply(full[len(s.prefix)+len(def.name)+1:], full, value, mod, &s.damage)
 			return nil
 		})
@@ -99,13 +104,18 @@ func (s *Store) list(ctx context.Context) error {
 	return nil
 }
 
+// How much of a listing is asked for at once. etcd counts all keys beyond a
+// page each time, so that many small pages of a large table take it long.
+const (
+	pageBytes     = 32 << 20
+	pageBytesHere = 512 << 20 // of what is going to stay in memory, from an etcd that is in it too
+)
+
 // each calls fn for every key with the prefix, in order, as of revision rev;
-// 0 means that each page of the listing is as of the moment it is read.
-//
-// A page aims at pageBytes: etcd counts all keys beyond a page each time, so
-// that many small pages of a large table take it very long.
-func (s *Store) each(ctx context.Context, prefix string, rev int64, fn func(full string, value []byte, mod int64) error) error {
-	const pageBytes, fewest, most, growth = 32 << 20, 1000, 200_000, 4
+// 0 means that each page of the listing is as of the moment it is read. A page
+// is about so many bytes, going by the one before it.
+func (s *Store) each(ctx context.Context, prefix string, rev int64, bytes int, fn func(full string, value []byte, mod int64) error) error {
+	const fewest, growth = 1000, 16
 	from, end, limit := prefix, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), fewest
 	for {
 		got, err := s.client.Get(ctx, from, end, clientv3.WithLimit(int64(limit)), clientv3.WithRev(rev))
@@ -113,17 +123,19 @@ func (s *Store) each(ctx context.Context, prefix string, rev int64, fn func(full
 			return err
 		}
 		size := 1
-		for _, kv := range got.Kvs {
+		for i, kv := range got.Kvs {
+			got.Kvs[i] = nil // may be collected, but for what fn keeps
 			size += len(kv.Key) + len(kv.Value)
-			if err := fn(string(kv.Key), present(kv.Value), kv.ModRevision); err != nil {
+			from = string(kv.Key)
+			if err := fn(from, present(kv.Value), kv.ModRevision); err != nil {
 				return err
 			}
 		}
 		if !got.More {
 			return nil
 		}
-		from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
-		limit = min(max(limit*pageBytes/size, fewest), limit*growth, most)
+		from += "\x00"
+		limit = min(max(limit*bytes/size, fewest), limit*growth)
 	}
 }
 
@@ -159,8 +171,16 @@ func (s *Store) follow(ctx context.Context, next int64) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.doubt:
-			return errors.New("etcd fell back to an earlier revision")
+			return errors.New("what is in memory may not be the truth")
 		}
+	}
+}
+
+// listAgain asks Run to begin anew.
+func (s *Store) listAgain() {
+	select {
+	case s.doubt <- struct{}{}:
+	default:
 	}
 }
 

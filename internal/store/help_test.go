@@ -102,7 +102,12 @@ func (n *notes) fill(t testing.TB, count int) {
 // checkFilled checks that what fill has put is there.
 func (n *notes) checkFilled(t testing.TB, count int) {
 	t.Helper()
-	for i, table := range n.tables() {
+	n.checkFilledOf(t, count, n.tables()...)
+}
+
+func (n *notes) checkFilledOf(t testing.TB, count int, tables ...*store.Table[note]) {
+	t.Helper()
+	for i, table := range tables {
 		es, err := table.Scan(t.Context(), "", "", 0)
 		if err != nil || len(es) != count {
 			t.Errorf("table %d: %d records, %v", i, len(es), err)

@@ -210,14 +210,27 @@ func TestKEKRotationWithCopiedFile(t *testing.T) {
 	if err := a.RotateDataKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.Reseal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	err := b.Update(t.Context(), func(tx *store.Tx) error { return b.sealed.Put(tx, "again from b", note{}) })
 	if err == nil || !strings.Contains(err.Error(), "key-encryption key") {
 		t.Errorf("commit without the data key: %v", err)
 	}
+	if err := b.Ping(t.Context()); err == nil {
+		t.Error("b says that it is well")
+	}
 	writeFile(t, b.kekFile(), readFile(t, a.kekFile()))
-	b.stop()
-	b = openShared(t, etcd, dirB)
-	b.put(t, b.sealed, "again from b", note{})
+	eventually(t, "b has found the new key", func() bool {
+		return b.Update(t.Context(), func(tx *store.Tx) error { return b.sealed.Put(tx, "again from b", note{}) }) == nil
+	})
+	b.checkFilledOf(t, 2, b.plain, b.disk)
+	if d := b.Damaged(); len(d) > 0 {
+		t.Errorf("damaged: %v", d)
+	}
+	if err := b.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestRotateKEKOfAnotherKind has a key-encryption key that is not in a file,

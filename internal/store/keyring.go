@@ -37,6 +37,8 @@ type custody struct {
 	mu  sync.Mutex
 	kek KEK
 
+	missed atomic.Bool // the stored keyring did not open
+
 	rotating  sync.Mutex // held while one of the keys is being replaced
 	resealing sync.Mutex // held while records are being rewritten
 }
@@ -269,7 +271,7 @@ func (s *Store) openKeyring(ctx context.Context) error {
 // adoptKeyring takes over a keyring that another process, or this one, stored
 // at revision mod; nil means that it was deleted. If it does not open, the
 // old one stays in use, which still opens all that was sealed under it; a
-// commit will be refused if it is out of date.
+// commit will be refused if it is out of date. The upkeep tries again.
 func (s *Store) adoptKeyring(stored []byte, mod int64) {
 	old := s.keys.ring.Load()
 	if old.mod == mod {
@@ -281,9 +283,12 @@ func (s *Store) adoptKeyring(stored []byte, mod int64) {
 	}
 	ring, err := s.keys.unwrap(stored)
 	if err != nil {
-		s.log.Error("the keyring was changed by another server and does not open here: bring the key-encryption key up to date and restart", "error", err)
+		s.log.Error("the keyring was changed by another server and does not open here: bring the key-encryption key up to date", "error", err)
+		s.keys.missed.Store(true)
+		s.kickUpkeep()
 		return
 	}
+	s.keys.missed.Store(false)
 	ring.mod, ring.prev = mod, old.prev
 	if slices.ContainsFunc(old.ids, func(id uint32) bool { return !slices.Contains(ring.ids, id) }) {
 		ring.prev = old
@@ -303,5 +308,5 @@ func (s *Store) checkPrimary(stored []*mvccpb.KeyValue) error {
 	if st := s.state.Load(); id == keyID(ring.primary) || rev <= ring.mod || st == nil || rev > st.rev {
 		return nil // the same; or ours is newer; or we have yet to hear of it
 	}
-	return unavailable(fmt.Errorf("records are now sealed under data key %s, which the key-encryption key at hand does not open: bring it up to date and restart", id))
+	return unavailable(fmt.Errorf("records are now sealed under data key %s, which the key-encryption key at hand does not open: bring it up to date", id))
 }

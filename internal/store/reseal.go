@@ -93,7 +93,7 @@ func (s *Store) resealUnder(ctx context.Context, ring *keyring, pause time.Durat
 		}
 		return wait(ctx, pause)
 	}
-	err = s.each(ctx, s.prefix, 0, func(full string, sealed []byte, mod int64) error {
+	err = s.each(ctx, s.prefix, 0, pageBytes, func(full string, sealed []byte, mod int64) error {
 		if full[len(s.prefix)] == '~' || !ring.stale(sealed) {
 			return nil
 		}

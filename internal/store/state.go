@@ -77,17 +77,15 @@ func scanFrom(prefix, after string) string {
 	return prefix
 }
 
-// find returns the items under a value of an index.
-func (v view) find(index int, value string) []item {
-	var items []item
+// find calls fn for each item under a value of an index, in order of key.
+func (v view) find(index int, value string, fn func(it item)) {
 	v.postings[index].AscendGreaterOrEqual(posting{value: value}, func(p posting) bool {
 		if p.value != value {
 			return false
 		}
-		items = append(items, item{p.key, p.record})
+		fn(item{p.key, p.record})
 		return true
 	})
-	return items
 }
 
 // cache is the working copy of a table, from which views are taken. Only the

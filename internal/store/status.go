@@ -33,7 +33,7 @@ func (s *Store) KeyStatus(ctx context.Context) (KeyStatus, error) {
 		st.KEKPending = file.size() > 1
 	}
 	under := map[uint32]int{}
-	err := s.each(ctx, s.prefix, 0, func(full string, sealed []byte, mod int64) error {
+	err := s.each(ctx, s.prefix, 0, pageBytes, func(full string, sealed []byte, mod int64) error {
 		name := full[len(s.prefix):]
 		if name[0] == '~' {
 			return nil

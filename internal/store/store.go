@@ -42,6 +42,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/podkey/podkey/internal/fault"
 )
@@ -182,10 +184,7 @@ func (s *Store) askClock() (int64, error) {
 	if got.Header.Revision < before {
 		// Revisions never fall, except when etcd was restored from a backup
 		// under us. What the caches show is no longer the truth.
-		select {
-		case s.doubt <- struct{}{}:
-		default:
-		}
+		s.listAgain()
 		return 0, fmt.Errorf("etcd is at revision %d, behind %d, which was seen before: has it been restored from a backup?", got.Header.Revision, before)
 	}
 	last := int64(0)
@@ -209,7 +208,7 @@ func unavailable(err error) error {
 // refused turns etcd's refusal of a transaction, or its silence, into a fault.
 func (s *Store) refused(err error) error {
 	switch {
-	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted: // by etcd, or by gRPC before it
 		return fault.Wrap(err, fault.TooLarge, "RequestEntityTooLarge", "The object is too large to be stored.")
 	case errors.Is(err, rpctypes.ErrNoSpace): // the write that went beyond the limit was done, though
 		s.full.Store(true)

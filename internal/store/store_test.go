@@ -237,14 +237,17 @@ func TestMisuse(t *testing.T) {
 // TestTooLarge puts more than etcd takes in one request.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
-	n := openNotes(t, "")
-	err := n.Update(t.Context(), func(tx *store.Tx) error {
-		return n.disk.Put(tx, "k", note{Text: strings.Repeat("x", 5<<20)})
-	})
-	if !fault.Is(err, fault.TooLarge) {
-		t.Errorf("err = %v", err)
+	for _, n := range []*notes{openNotes(t, ""), openShared(t, storetest.NewEtcd(t), t.TempDir())} {
+		for _, size := range []int{5 << 20, 20 << 20} {
+			err := n.Update(t.Context(), func(tx *store.Tx) error {
+				return n.disk.Put(tx, "k", note{Text: strings.Repeat("x", size)})
+			})
+			if !fault.Is(err, fault.TooLarge) {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		}
+		n.fill(t, 1) // and it goes on
 	}
-	n.fill(t, 1) // and it goes on
 }
 
 // TestOwnStoredForm has a table whose records are not stored as JSON.

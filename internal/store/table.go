@@ -164,11 +164,8 @@ func (t *Table[T]) Find(ctx context.Context, index, value string) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
-	items := st.tables[t.n].find(t.index(index), value)
-	vs := make([]T, len(items))
-	for i, it := range items {
-		vs[i] = *it.plain.(*T)
-	}
+	vs := make([]T, 0, 4) // there are seldom many
+	st.tables[t.n].find(t.index(index), value, func(it item) { vs = append(vs, *it.plain.(*T)) })
 	return vs, nil
 }
 

@@ -143,5 +143,7 @@ func (t *Table[T]) List(tx *Tx, prefix, after string, limit int) (es []Entry[T],
 // index that the table does not have.
 func (t *Table[T]) By(tx *Tx, index, value string) ([]Entry[T], error) {
 	tx.listed(t.name)
-	return t.entries(tx.st.tables[t.n].find(t.index(index), value), !tx.write), nil
+	var items []item
+	tx.st.tables[t.n].find(t.index(index), value, func(it item) { items = append(items, it) })
+	return t.entries(items, !tx.write), nil
 }

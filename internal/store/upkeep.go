@@ -22,19 +22,20 @@ func (s *Store) kickUpkeep() {
 	}
 }
 
-// upkeep does what goes on beside the following of etcd: it looks through the
-// records once, and carries on rotations that this process, another one or
-// one before it has begun.
+// upkeep does what goes on beside the following of etcd, above all rotations
+// that this process, another one or one before it has begun.
 func (s *Store) upkeep(ctx context.Context) {
-	s.inspect(ctx)
-	for ctx.Err() == nil {
+	const first, last = 100 * time.Millisecond, 10 * time.Second
+	for pause := first; ctx.Err() == nil; {
 		if err := s.tidy(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("store upkeep will be tried again", "error", err)
-			if wait(ctx, 10*time.Second) != nil {
+			if wait(ctx, pause) != nil {
 				return
 			}
+			pause = min(2*pause, last)
 			continue
 		}
+		pause = first
 		select {
 		case <-s.kick:
 		case <-ctx.Done():
@@ -42,10 +43,10 @@ func (s *Store) upkeep(ctx context.Context) {
 	}
 }
 
-// inspect opens all records of the Sealed tables, a few at a time, so that
-// damaged ones are named before somebody misses them.
+// inspect opens all records of the Sealed tables, so that damaged ones are
+// named before somebody misses them. It takes a small part of one processor.
 func (s *Store) inspect(ctx context.Context) {
-	const step = 200
+	const step, pause = 100, 5 * time.Millisecond
 	st, opened := s.state.Load(), 0
 	for _, def := range s.defs {
 		if def.mode != Sealed {
@@ -56,13 +57,16 @@ func (s *Store) inspect(ctx context.Context) {
 				s.damage.note(def, it.key, it.rev, err)
 			}
 			opened++
-			return opened%step != 0 || wait(ctx, time.Millisecond) == nil
+			return opened%step != 0 || wait(ctx, pause) == nil
 		})
 	}
 }
 
 // tidy finishes what there is to finish.
 func (s *Store) tidy(ctx context.Context) error {
+	if s.keys.missed.Load() {
+		return s.seekKeyring(ctx)
+	}
 	if kek, ok := s.keys.currentKEK().(*FileKEK); ok && kek.size() > 1 {
 		if err := s.rotateFileKEK(ctx, kek, false); err != nil {
 			return err
@@ -85,6 +89,24 @@ func (s *Store) tidy(ctx context.Context) error {
 	if s.written.Load() > compactAfter {
 		return s.compact(ctx)
 	}
+	return nil
+}
+
+// seekKeyring tries again to open a keyring that did not open when it came.
+// Then all is listed anew: what came after it may have been taken for damaged.
+func (s *Store) seekKeyring(ctx context.Context) error {
+	got, err := s.client.Get(ctx, s.prefix+keyringKey)
+	if err != nil {
+		return unavailable(err)
+	}
+	if len(got.Kvs) == 0 {
+		return errNoKeyring
+	}
+	if _, err := s.keys.unwrap(got.Kvs[0].Value); err != nil {
+		return err
+	}
+	s.keys.missed.Store(false)
+	s.listAgain()
 	return nil
 }
 
