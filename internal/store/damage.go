@@ -109,7 +109,9 @@ func (s *Store) Damaged() []*DamagedError {
 	for at, f := range s.damage.found {
 		if f.def.mode != Disk && st != nil && st.rev >= f.rev {
 			it, ok := st.tables[f.def.n].records.Get(item{key: f.key})
-			if ok && it.rev == f.rev {
+			if ok && it.plain != nil {
+				f.err = nil
+			} else if ok && f.def.mode == Sealed {
 				_, f.err = f.def.decode(s.prefix+at, it.sealed)
 			}
 			if !ok || it.rev != f.rev || f.err == nil {

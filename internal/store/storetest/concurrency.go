@@ -190,7 +190,7 @@ func testListedRange(t *testing.T, s *tables, table *store.Table[Record]) {
 }
 
 // testLargeTransaction writes more records at once than an etcd with default
-// settings takes operations.
+// settings takes operations, and reads nearly as many as it takes comparisons.
 func testLargeTransaction(t *testing.T, s *tables, table *store.Table[Record]) {
 	const n = 1500
 	s.update(t, func(tx *store.Tx) error {
@@ -209,6 +209,20 @@ func testLargeTransaction(t *testing.T, s *tables, table *store.Table[Record]) {
 		if e.Err != nil || e.Value.N != i {
 			t.Fatalf("entry %d: %+v", i, e)
 		}
+	}
+	s.update(t, func(tx *store.Tx) error {
+		for i := range 300 {
+			if i < 120 {
+				if _, ok, err := table.Get(tx, fmt.Sprintf("%04d", i)); !ok || err != nil {
+					return fmt.Errorf("get %d: %v, %w", i, ok, err)
+				}
+			}
+			table.Delete(tx, fmt.Sprintf("%04d", i))
+		}
+		return nil
+	})
+	if left := s.names(t, table, ""); len(left) != n-300 {
+		t.Errorf("%d records are left", len(left))
 	}
 }
 
