@@ -3,7 +3,7 @@ package directory
 import (
 	"context"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // x5t is defined as SHA-1; it names a certificate and protects nothing
+	"crypto/sha1" // x5t is defined as SHA-1; it names a certificate and protects nothing
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
