@@ -55,17 +55,17 @@ func (k *Keys) Sign(ctx context.Context, purpose Purpose, alg jose.SignatureAlgo
 	if payload[0] != '{' {
 		return "", errors.New("claims are not a JSON object")
 	}
-	const room = 4 * 512 / 3 // of the longest signature we make, and more
-	text := make([]byte, 0, len(header)+base64.RawURLEncoding.EncodedLen(len(payload))+1+room)
+	enc := base64.RawURLEncoding
+	text := make([]byte, 0, len(header)+enc.EncodedLen(len(payload))+1+enc.EncodedLen(key.signatureLen()))
 	text = append(text, header...)
-	text = base64.RawURLEncoding.AppendEncode(text, payload)
+	text = enc.AppendEncode(text, payload)
 	sum := sha256.Sum256(text)
 	signature, err := key.sign(sum[:])
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
 	text = append(text, '.')
-	return string(base64.RawURLEncoding.AppendEncode(text, signature)), nil
+	return string(enc.AppendEncode(text, signature)), nil
 }
 
 func accessOf(claims any) *Access {
@@ -100,6 +100,14 @@ func (k *signingKey) sign(sum []byte) ([]byte, error) {
 	default:
 		return nil, errKeyRecord
 	}
+}
+
+// signatureLen is the length of the key's signatures in bytes.
+func (k *signingKey) signatureLen() int {
+	if p, ok := k.private.(*rsa.PrivateKey); ok {
+		return p.Size()
+	}
+	return 64
 }
 
 // verify checks a signature by our own key; the algorithm is the key's.

@@ -16,7 +16,10 @@ import (
 // ReadBody reads the whole body, at most limit bytes (and never more than
 // [MaxBody]). A larger one is a fault of kind TooLarge with the given code.
 func ReadBody(r *http.Request, limit int64, code string) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	// The announced length is a guess at the room needed, nothing more.
+	buf := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+int(min(max(r.ContentLength, 0), limit))))
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	body := buf.Bytes()
 	if maxErr := (*http.MaxBytesError)(nil); errors.As(err, &maxErr) || int64(len(body)) > limit {
 		return nil, fault.New(fault.TooLarge, code, "The request body is larger than the limit of %d bytes.", min(limit, MaxBody))
 	}

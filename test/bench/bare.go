@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -27,6 +30,10 @@ type answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
+
+	// Signatures makes the handler verify an RS256 signature and make an ES256
+	// one before it answers: what no token service can do without.
+	Signatures bool
 }
 
 // bareHost is the bare handler's name.
@@ -39,10 +46,18 @@ func bareMain() {
 	if err := json.NewDecoder(os.Stdin).Decode(&answers); err != nil {
 		panic(err)
 	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	signatures := signatureWork(key)
 	mux := http.NewServeMux()
 	for _, a := range answers {
 		mux.HandleFunc(a.Path, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
+			if a.Signatures {
+				signatures()
+			}
 			h := w.Header()
 			for k, v := range a.Header {
 				h[k] = v
@@ -50,10 +65,6 @@ func bareMain() {
 			w.WriteHeader(a.Status)
 			w.Write(a.Body)
 		})
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{bareHost}, NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true}
@@ -70,6 +81,32 @@ func bareMain() {
 	})
 	s := &http.Server{Handler: mux, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
 	panic(s.ServeTLS(ln, "", ""))
+}
+
+// signatureWork returns what a token exchange costs in signatures alone, each
+// over a thousand bytes: one RS256 verification with a key of 2048 bits, one
+// ES256 signature.
+func signatureWork(key *ecdsa.PrivateKey) func() {
+	issuer, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	text := make([]byte, 1000)
+	sum := sha256.Sum256(text)
+	assertion, err := rsa.SignPKCS1v15(nil, issuer, crypto.SHA256, sum[:])
+	if err != nil {
+		panic(err)
+	}
+	return func() {
+		sum := sha256.Sum256(text)
+		if err := rsa.VerifyPKCS1v15(&issuer.PublicKey, crypto.SHA256, sum[:], assertion); err != nil {
+			panic(err)
+		}
+		sum = sha256.Sum256(text)
+		if _, err := ecdsa.SignASN1(rand.Reader, key, sum[:]); err != nil {
+			panic(err)
+		}
+	}
 }
 
 // bare is the running bare handler.

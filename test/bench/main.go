@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,13 @@ func main() {
 	flag.StringVar(&sizes, "sizes", "1000,100000,1000000", "numbers of secrets at which GET latency is measured; empty for none")
 	flag.IntVar(&o.cold, "cold", 300, "cold pods")
 	flag.StringVar(&o.only, "only", "", "run only the parts whose names contain this")
+	rows := flag.String("rows", "", "measure only the throughputs that this regular expression matches, as in 'GET 16'")
 	flag.Parse()
+	var err error
+	if o.rows, err = regexp.Compile(*rows); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: -rows:", err)
+		os.Exit(2)
+	}
 	for s := range strings.SplitSeq(sizes, ",") {
 		if s == "" {
 			continue
@@ -58,6 +65,7 @@ type options struct {
 	sizes    []int
 	cold     int
 	only     string
+	rows     *regexp.Regexp
 }
 
 func (o options) wants(part string) bool { return strings.Contains(part, o.only) }

@@ -254,25 +254,25 @@ func capture(c *http.Client, req *http.Request) (answer, error) {
 	if err == nil && resp.StatusCode/100 != 2 {
 		err = fmt.Errorf("%s %s: HTTP %d: %s", req.Method, req.URL, resp.StatusCode, body)
 	}
-	return answer{req.URL.Path, resp.StatusCode, resp.Header, body}, err
+	return answer{Path: req.URL.Path, Status: resp.StatusCode, Header: resp.Header, Body: body}, err
 }
 
 // throughput compares GET, SET and token exchange with the bare handler.
 func (b *bench) throughput(ctx context.Context) error {
 	c := newClient(b.api.Operator.Listen, b.roots)
-	get, err := b.getRequest(b.vault, "warm")
+	getWarm, err := b.getRequest(b.vault, "warm")
 	if err != nil {
 		return err
 	}
-	gotGet, err := capture(c, get)
+	gotGet, err := capture(c, getWarm)
 	if err != nil {
 		return err
 	}
-	set, err := b.setRequest(b.vault, "scratch")
+	setScratch, err := b.setRequest(b.vault, "scratch")
 	if err != nil {
 		return err
 	}
-	gotSet, err := capture(c, set)
+	gotSet, err := capture(c, setScratch)
 	if err != nil {
 		return err
 	}
@@ -281,7 +281,9 @@ func (b *bench) throughput(ctx context.Context) error {
 		return err
 	}
 	gotSet.Path, gotToken.Path = "/set", "/token"
-	bh, err := startBare(ctx, []answer{gotGet, gotSet, gotToken})
+	floor := gotToken
+	floor.Path, floor.Signatures = "/signatures", true
+	bh, err := startBare(ctx, []answer{gotGet, gotSet, gotToken, floor})
 	if err != nil {
 		return err
 	}
@@ -293,33 +295,42 @@ func (b *bench) throughput(ctx context.Context) error {
 	var seq atomic.Int64
 	fresh := &assertions{b: b, ctx: ctx}
 	fmt.Printf("%-16s %8s │ %9s %9s %9s │ %9s %9s %9s │ %6s  %s\n", "", "clients", "req/s", "p50", "p99", "bare r/s", "p50", "p99", "ratio", "budget")
-	for _, m := range []struct {
-		name     string
-		clients  int
-		budget   float64
-		before   func() error
-		next     call
-		nextBare call
-	}{
-		{"secret GET", 1, 0, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
-		{"secret GET", 16, 0.7, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
-		{"secret GET", 64, 0, nil, func(int) (*http.Request, error) { return b.getRequest(b.vault, "warm") }, func(int) (*http.Request, error) { return b.getRequest(base, "warm") }},
-		{"secret SET", 1, 0, nil, func(int) (*http.Request, error) {
-			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
-		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
-		{"secret SET", 16, 0, nil, func(int) (*http.Request, error) {
-			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
-		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
-		{"secret SET", 64, 0, nil, func(int) (*http.Request, error) {
-			return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1)))
-		}, func(int) (*http.Request, error) { return b.bareSet(base) }},
+	get := func(base string) call { return func(int) (*http.Request, error) { return b.getRequest(base, "warm") } }
+	set := func(int) (*http.Request, error) { return b.setRequest(b.vault, fmt.Sprintf("set-%d", seq.Add(1))) }
+	bareSet := func(int) (*http.Request, error) { return b.bareSet(base) }
+	exchange := func(endpoint string) call {
+		return func(int) (*http.Request, error) { return b.tokenRequest(endpoint, b.form) }
+	}
+	type row struct {
+		name           string
+		clients        int
+		budget         float64 // least ratio; zero for none
+		before         func() error
+		server         func(int) *http.Client // what is measured; ours if nil
+		next, nextBare call
+	}
+	for _, m := range []row{
+		{name: "secret GET", clients: 1, next: get(b.vault), nextBare: get(base)},
+		{name: "secret GET", clients: 16, budget: 0.7, next: get(b.vault), nextBare: get(base)},
+		{name: "secret GET", clients: 64, next: get(b.vault), nextBare: get(base)},
+		{name: "secret SET", clients: 1, next: set, nextBare: bareSet},
+		{name: "secret SET", clients: 16, next: set, nextBare: bareSet},
+		{name: "secret SET", clients: 64, next: set, nextBare: bareSet},
 		// Each assertion is used once: none is remembered from before.
-		{"token exchange", 1, 0, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
-		{"token exchange", 16, 0.4, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
-		{"token exchange", 64, 0, fresh.refill, fresh.next, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
-		{"same assertion", 16, 0, nil, func(int) (*http.Request, error) { return b.tokenRequest(b.login, b.form) }, func(int) (*http.Request, error) { return b.tokenRequest(base+"/token", b.form) }},
+		{name: "token exchange", clients: 1, before: fresh.refill, next: fresh.next, nextBare: exchange(base + "/token")},
+		{name: "token exchange", clients: 16, budget: 0.4, before: fresh.refill, next: fresh.next, nextBare: exchange(base + "/token")},
+		{name: "token exchange", clients: 64, before: fresh.refill, next: fresh.next, nextBare: exchange(base + "/token")},
+		{name: "same assertion", clients: 16, next: exchange(b.login), nextBare: exchange(base + "/token")},
+		// What the standard library allows: the bare handler with an exchange's two signatures beside itself without.
+		{name: "signatures only", clients: 16, server: bare, next: exchange(base + "/signatures"), nextBare: exchange(base + "/token")},
 	} {
-		a, z, err := pair(ctx, b.o, m.clients, 200, ours, bare, m.before, m.next, m.nextBare)
+		if m.server == nil {
+			m.server = ours
+		}
+		if !b.o.rows.MatchString(fmt.Sprintf("%s %d", m.name, m.clients)) {
+			continue
+		}
+		a, z, err := pair(ctx, b.o, m.clients, 200, m.server, bare, m.before, m.next, m.nextBare)
 		if err != nil {
 			return err
 		}
