@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -72,30 +71,11 @@ type Options struct {
 
 // Open appends to the file at path, creating it with mode 0600.
 func Open(path string, o Options) (*Log, error) {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := openFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("open audit log: %w", err)
-	}
-	if err := endLine(f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open audit log: %w", err)
+		return nil, err
 	}
 	return New(f, o), nil
-}
-
-// endLine ends a last line that a crash or a full disk cut off, so that the
-// next record is not glued to it.
-func endLine(f *os.File) error {
-	fi, err := f.Stat()
-	if err != nil || fi.Size() == 0 {
-		return err
-	}
-	var last [1]byte
-	if _, err := f.ReadAt(last[:], fi.Size()-1); err != nil || last[0] == '\n' {
-		return err
-	}
-	_, err = f.Write([]byte{'\n'})
-	return err
 }
 
 // New writes to w. If w has a Sync method it is called once a second by
@@ -187,6 +167,23 @@ func (l *Log) flush() {
 	if g.done != nil {
 		close(g.done)
 	}
+}
+
+// Reopen opens the file of a log made by [Open] anew, for when a rotation has
+// moved it away: lines from now on go to a new file at the same path. If that
+// cannot be opened, the old one stays in use and the error is returned.
+func (l *Log) Reopen() error {
+	f, ok := l.out.(*file)
+	if !ok {
+		return errors.New("the audit log is not a file")
+	}
+	l.mu.Lock()
+	err := l.refusal()
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.reopen()
 }
 
 func (l *Log) refusal() error {

@@ -3,8 +3,11 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,7 +77,21 @@ func runServer(cmd *cobra.Command, c server.Config, log *slog.Logger) error {
 	op := s.Operator()
 	fmt.Fprintf(cmd.ErrOrStderr(), "podkey: ready on https://%s after %s, data in %s, %s\n",
 		op.Listen, time.Since(start).Round(time.Millisecond), c.Data, strings.TrimPrefix(op.Endpoints.Login, "https://"))
-	return <-done
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-hangup: // as log rotation sends it
+			if err := s.ReopenAudit(); err != nil {
+				log.Error("the audit log could not be opened anew, the old file stays in use", "error", err)
+			} else {
+				log.Info("the audit log was opened anew")
+			}
+		}
+	}
 }
 
 func (f *serverFlags) register(cmd *cobra.Command) {

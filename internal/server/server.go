@@ -170,6 +170,9 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 // operator.json says. Valid once Ready is closed.
 func (s *Server) Operator() client.Operator { return s.operator }
 
+// ReopenAudit opens the audit log's file anew, after a rotation moved it.
+func (s *Server) ReopenAudit() error { return s.audit.Reopen() }
+
 // Run serves until ctx ends or a task fails, then stops everything, waits for
 // it and closes the store. It returns nil when ctx ended.
 func (s *Server) Run(ctx context.Context) error {

@@ -28,16 +28,15 @@ const (
 func (f *Foreign) fetch(ctx context.Context, issuer string) (map[string]*rsa.PublicKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	case <-ctx.Done():
-		return nil, &ForeignError{Kind: Unreachable, Issuer: issuer, Err: errors.New("too many fetches are under way")}
-	}
 	base, err := f.documentURL(issuer, true)
 	if err != nil {
 		return nil, &ForeignError{Kind: Unreachable, Issuer: issuer, URL: issuer, Err: err}
 	}
+	release, ok := f.slots.acquire(ctx, base.Host)
+	if !ok {
+		return nil, &ForeignError{Kind: Unreachable, Issuer: issuer, Err: errors.New("too many fetches are under way")}
+	}
+	defer release()
 	where := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
 	document, err := f.get(ctx, issuer, where)
 	if err != nil {

@@ -97,7 +97,7 @@ type Foreign struct {
 
 	once   sync.Once
 	client *http.Client
-	slots  chan struct{} // bounds the fetches under way
+	slots  *slots // bounds the fetches under way
 
 	mu      sync.Mutex
 	issuers map[string]*issuerKeys
@@ -117,7 +117,7 @@ func (f *Foreign) start() {
 			f.Log = slog.New(slog.DiscardHandler)
 		}
 		f.client = f.newClient()
-		f.slots = make(chan struct{}, maxFetches)
+		f.slots = newSlots(maxFetches, maxHostFetches)
 		f.issuers = map[string]*issuerKeys{}
 	})
 }

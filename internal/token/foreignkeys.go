@@ -15,6 +15,11 @@ const (
 	retryFailed = 10 * time.Second // pause before an issuer that failed is tried again
 	maxIssuers  = 1000             // whose keys are kept
 	maxFetches  = 64               // under way at once
+
+	// Of them, to one host: one that never answers must not keep the others
+	// waiting. A cloud's hosts carry the issuers of thousands of clusters, so
+	// it is not one each.
+	maxHostFetches = 16
 )
 
 // issuerKeys are the fetched keys of one issuer. Foreign.mu guards it.
