@@ -53,7 +53,7 @@ and writes ca.pem and operator.json (mode 0600) into the data directory.`,
 // reserve lets it grow by as many bytes more before that. Unlike GOGC it is a
 // constant: the heap of a server with a million secrets does not get four
 // times as large.
-const heapReserve = 24 << 20
+const heapReserve = 16 << 20
 
 func runServer(cmd *cobra.Command, c server.Config, log *slog.Logger) error {
 	start := time.Now()
