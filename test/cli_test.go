@@ -11,7 +11,7 @@ import (
 
 // TestCommandLine runs the scripts of testdata/script with the real programs.
 // A script's data directory is $WORK/data; `serve` starts a server on it,
-// `stop` ends it.
+// `hangup` sends it SIGHUP, `stop` ends it.
 func TestCommandLine(t *testing.T) {
 	bin := filepath.Dir(program(t, "podkey"))
 	testscript.Run(t, testscript.Params{
@@ -32,6 +32,9 @@ func TestCommandLine(t *testing.T) {
 				ts.Setenv("LISTEN", p.op.Listen)
 				*ts.Value(serverKey{}).(**process) = p
 				ts.Defer(func() { p.stop(syscall.SIGTERM) })
+			},
+			"hangup": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check((*ts.Value(serverKey{}).(**process)).cmd.Process.Signal(syscall.SIGHUP))
 			},
 			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
 				(*ts.Value(serverKey{}).(**process)).stop(syscall.SIGTERM)

@@ -80,7 +80,7 @@ func (t *auditTail) run(ctx context.Context, lines int, follow bool) error {
 	if err != nil {
 		return fmt.Errorf("read audit log: %w", err)
 	}
-	defer f.Close()
+	defer func() { f.Close() }()
 	r := bufio.NewReader(f)
 	var last []string // the newest lines, at most lines of them
 	for {
@@ -89,7 +89,7 @@ func (t *auditTail) run(ctx context.Context, lines int, follow bool) error {
 			if err := t.print(last); err != nil || !follow {
 				return err
 			}
-			return t.follow(ctx, r, line)
+			return t.follow(ctx, &f, r, line)
 		}
 		if err != nil {
 			return fmt.Errorf("read audit log: %w", err)
@@ -104,11 +104,13 @@ func (t *auditTail) run(ctx context.Context, lines int, follow bool) error {
 	}
 }
 
-// follow prints records as they are written. partial is the beginning of a
-// line whose end is still to come.
-func (t *auditTail) follow(ctx context.Context, r *bufio.Reader, partial string) error {
+// follow prints records as they are written, also to the new file when a
+// rotation has moved this one away. partial is the beginning of a line whose
+// end is still to come.
+func (t *auditTail) follow(ctx context.Context, f **os.File, r *bufio.Reader, partial string) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	var next *os.File // what is at the path now, to be read when the old file is at its end
 	for {
 		more, err := r.ReadString('\n')
 		partial += more
@@ -124,12 +126,41 @@ func (t *auditTail) follow(ctx context.Context, r *bufio.Reader, partial string)
 		case err != io.EOF:
 			return fmt.Errorf("read audit log: %w", err)
 		}
+		if next != nil {
+			(*f).Close()
+			*f, next, partial = next, nil, ""
+			r.Reset(*f)
+			continue
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
+		// Looked at before the old file is read to its end once more: whatever
+		// was written to it before the rotation ended is printed.
+		if next, err = t.rotated(*f); err != nil {
+			return err
+		}
 	}
+}
+
+// rotated opens the file at the path if it is no longer f, and returns nil if
+// it is, or if there is none yet.
+func (t *auditTail) rotated(f *os.File) (*os.File, error) {
+	was, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	is, err := os.Stat(t.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(was, is) {
+		return nil, nil
+	}
+	next, err := os.Open(t.path)
+	if err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	return next, nil
 }
 
 func (t *auditTail) wanted(line string) bool {
