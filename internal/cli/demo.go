@@ -2,6 +2,8 @@ package cli
 
 import (
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -30,6 +32,11 @@ func newDemo() *cobra.Command {
 			if workload != "" {
 				o.Workload = []string{workload}
 			}
+			// A reader that goes away, as in `podkey demo | head`, must not end
+			// this process before it has removed its temporary directory.
+			broken := make(chan os.Signal, 1)
+			signal.Notify(broken, syscall.SIGPIPE)
+			defer signal.Stop(broken)
 			steps, err := demo.Run(cmd.Context(), o)
 			if format == "json" {
 				if werr := writeJSON(cmd.OutOrStdout(), steps); err == nil {
