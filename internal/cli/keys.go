@@ -22,7 +22,7 @@ func newKeys() *cobra.Command {
 
 func newKeysRotate() *cobra.Command {
 	var dir, format string
-	var kek bool
+	var kek, signing bool
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Seal with a new data key, or wrap the data keys with a new key-encryption key",
@@ -31,12 +31,20 @@ are rewritten in the background, and then the old key is dropped.
 
 With --kek, the key-encryption key instead: a new key is made in its file, the
 data keys are wrapped with it, and the old one is removed from the file. Keep a
-copy of the new file: without it the store cannot be opened.`,
+copy of the new file: without it the store cannot be opened.
+
+With --signing, the keys that sign tokens: new ones are used at once and every
+token issued until now is refused. They rotate by themselves without that; this
+is for when one may have become known. Programs that keep a token in memory get
+a new one when they are started again.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := "rotateDataKey"
-			if kek {
+			switch {
+			case kek:
 				path = "rotateKek"
+			case signing:
+				path = "replaceSigningKeys"
 			}
 			return keyCommand(cmd, dir, format, func(ctx context.Context, c *client.Client, out any) error {
 				return c.Admin(ctx, "POST", path, struct{}{}, out)
@@ -46,6 +54,8 @@ copy of the new file: without it the store cannot be opened.`,
 	dataFlag(cmd, &dir)
 	outputFlag(cmd, &format)
 	cmd.Flags().BoolVar(&kek, "kek", false, "rotate the key-encryption key")
+	cmd.Flags().BoolVar(&signing, "signing", false, "replace the keys that sign tokens; ends all tokens")
+	cmd.MarkFlagsMutuallyExclusive("kek", "signing")
 	return cmd
 }
 

@@ -7,7 +7,8 @@ import (
 	"github.com/podkey/podkey/internal/server/arm"
 )
 
-// registerKeyAdmin adds the operations on the keys that seal the store.
+// registerKeyAdmin adds the operations on the server's keys: those
+// that seal the store, and those that sign tokens.
 func (s *Server) registerKeyAdmin(route func(name, method string, collection bool, action string, h adminHandler)) {
 	route("keys", http.MethodGet, true, "read", s.keyStatus)
 	route("rotateDataKey", http.MethodPost, true, "action", func(ctx context.Context, r *http.Request, q *arm.Request) (any, error) {
@@ -18,6 +19,12 @@ func (s *Server) registerKeyAdmin(route func(name, method string, collection boo
 	})
 	route("rotateKek", http.MethodPost, true, "action", func(ctx context.Context, r *http.Request, q *arm.Request) (any, error) {
 		if err := s.store.RotateKEK(ctx); err != nil {
+			return nil, err
+		}
+		return s.keyStatus(ctx, r, q)
+	})
+	route("replaceSigningKeys", http.MethodPost, true, "action", func(ctx context.Context, r *http.Request, q *arm.Request) (any, error) {
+		if err := s.keys.Replace(ctx); err != nil {
 			return nil, err
 		}
 		return s.keyStatus(ctx, r, q)

@@ -17,13 +17,14 @@ type Access struct {
 	Expiry    int64  `json:"exp"`
 
 	AIO       string   `json:"aio,omitempty"`                // opaque in Entra; nothing reads it
+	AMR       []string `json:"amr,omitempty"`                // how a user signed in: "pwd", "fed"
 	AppID     string   `json:"appid,omitempty"`              // v1: client id of the caller
 	AppIDACR  string   `json:"appidacr,omitempty"`           // v1: "0" public client, "1" secret, "2" certificate or assertion
 	Azp       string   `json:"azp,omitempty"`                // v2: client id of the caller
 	AzpACR    string   `json:"azpacr,omitempty"`             // v2: as AppIDACR
 	Groups    []string `json:"groups,omitempty"`             // object ids
 	IDP       string   `json:"idp,omitempty"`                // v1: issuer that authenticated the subject
-	IDType    string   `json:"idtyp,omitempty"`              // "app" for app-only tokens, else absent
+	IDType    string   `json:"idtyp,omitempty"`              // "app" for app-only tokens, "user" for those that act as a user
 	Name      string   `json:"name,omitempty"`               // display name of a user
 	ObjectID  string   `json:"oid,omitempty"`                // service principal or user
 	Preferred string   `json:"preferred_username,omitempty"` // v2: user principal name
@@ -31,7 +32,7 @@ type Access struct {
 	Roles     []string `json:"roles,omitempty"`              // app roles granted to the caller
 	Scope     string   `json:"scp,omitempty"`                // delegated permissions, blank-separated; absent from app-only tokens
 	SessionID string   `json:"sid,omitempty"`                // of the user's sign-in
-	Subject   string   `json:"sub"`                          // equal to ObjectID for app-only tokens
+	Subject   string   `json:"sub"`                          // equal to ObjectID for app-only tokens; of a user, another one for each client
 	TenantID  string   `json:"tid,omitempty"`                // GUID
 	Unique    string   `json:"unique_name,omitempty"`        // v1: user principal name
 	UPN       string   `json:"upn,omitempty"`                // user principal name
@@ -104,6 +105,8 @@ func (a *Access) claim(name string) any {
 		return &a.Expiry
 	case "aio":
 		return &a.AIO
+	case "amr":
+		return &a.AMR
 	case "appid":
 		return &a.AppID
 	case "appidacr":

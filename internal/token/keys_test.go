@@ -407,6 +407,29 @@ func (m messages) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+func TestReplaceEndsAllTokensAtOnce(t *testing.T) {
+	r := newRig(t)
+	before := r.sign(jose.ES256, r.access(nil))
+	if got := r.reason(before); got != 0 {
+		t.Fatalf("refused: %d", got)
+	}
+	old := append(r.kids(token.Tenant, "ES256"), r.kids(token.Tenant, "RS256")...)
+	if err := r.keys.Replace(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, alg := range []string{"ES256", "RS256"} {
+		if now := r.kids(token.Tenant, alg); len(now) != 1 || slices.Contains(old, now[0]) {
+			t.Errorf("%s keys %v after %v", alg, now, old)
+		}
+	}
+	if got := r.reason(before); got != token.UnknownKey {
+		t.Errorf("a token of the old key: reason %d, want UnknownKey", got)
+	}
+	if got := r.reason(r.sign(jose.ES256, r.access(nil))); got != 0 {
+		t.Errorf("a token of the new key: reason %d", got)
+	}
+}
+
 func TestRunRotates(t *testing.T) {
 	log := messages{slog.DiscardHandler, make(chan string, 10)}
 	logger := slog.New(enabled{log})

@@ -92,6 +92,47 @@ func (k *Keys) Rotate(ctx context.Context) error {
 	return nil
 }
 
+// Replace puts new keys in the place of all there are, at once: no token that
+// was signed until now is accepted any longer. It is for when a key may have
+// become known to somebody.
+func (k *Keys) Replace(ctx context.Context) error {
+	m, err := k.current(ctx)
+	if err != nil {
+		return err
+	}
+	for purpose, p := range m.purposes {
+		for alg := range p.rows {
+			if err := k.replaceRow(ctx, purpose, alg); err != nil {
+				return fmt.Errorf("signing keys of %s: %w", purpose, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (k *Keys) replaceRow(ctx context.Context, purpose Purpose, alg jose.SignatureAlgorithm) error {
+	fresh, err := newKey(purpose, alg, k.o.Now())
+	if err != nil {
+		return err
+	}
+	fresh.SignFrom = k.o.Now().Add(-Leeway) // at once, on servers whose clocks are late as well
+	prefix := store.Key(string(purpose), string(alg)) + "/"
+	err = k.s.Update(ctx, func(tx *store.Tx) error {
+		entries, err := k.table.List(tx, prefix, "", 0)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			k.table.Delete(tx, e.Key)
+		}
+		return k.table.Put(tx, store.Key(string(purpose), string(alg), fresh.KeyID), *fresh)
+	})
+	if err == nil {
+		k.o.Log.Warn("signing keys replaced", "purpose", purpose, "alg", alg, "kid", fresh.KeyID)
+	}
+	return err
+}
+
 // rotateRow does what is due in one row.
 func (k *Keys) rotateRow(ctx context.Context, purpose Purpose, alg jose.SignatureAlgorithm) error {
 	m, err := k.current(ctx)
