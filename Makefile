@@ -25,6 +25,10 @@ test: ## all tests that need no root and no network but modules
 	$(GO) test -timeout 10m ./...
 	cd test && $(GO) test -timeout 10m ./...
 
+.PHONY: acceptance
+acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only login -version newest"
+	cd test && $(GO) run ./acceptance $(ARGS)
+
 .PHONY: race
 race: ## the main module's tests under the race detector
 	$(GO) test -race -short -timeout 30m ./...

@@ -123,7 +123,7 @@ Start here:  podkey demo`,
 	})
 	root.AddCommand(
 		newServer(), newExec(), newRun(), newDemo(), newBootstrap(),
-		newKeys(), newAudit(), newConfig(), newVersion(),
+		newAzCloud(), newCluster(), newUser(), newKeys(), newAudit(), newConfig(), newVersion(),
 	)
 	return root
 }

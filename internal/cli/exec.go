@@ -20,8 +20,9 @@ import (
 
 func newExec() *cobra.Command {
 	var dir string
+	var ownNames bool
 	cmd := &cobra.Command{
-		Use:   "exec [--data DIR] -- CMD...",
+		Use:   "exec [--data DIR] [--own-names] -- CMD...",
 		Short: "Run a program that sees Azure's names and reaches Podkey",
 		Long: `Run a program that sees Azure's names (login.microsoftonline.com,
 management.azure.com, NAME.vault.azure.net) and reaches Podkey behind them: by a
@@ -39,12 +40,13 @@ meant for Podkey reaches Azure. docs/exec-and-run.md has the variables.`,
 			if err != nil {
 				return err
 			}
-			s := session{client: c, dataDir: dir}
+			s := session{client: c, dataDir: dir, ownNames: ownNames}
 			return s.run(cmd, args, func(context.Context, *errgroup.Group, string) ([]string, error) { return nil, nil })
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	dataFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&ownNames, "own-names", false, "let Podkey's own names through the proxy too, where they do not resolve")
 	return cmd
 }
 
@@ -112,6 +114,9 @@ func (s *session) child(cmd *cobra.Command, ctx context.Context, args []string, 
 	}
 	if s.ownNames {
 		o.OwnDomain = domain
+		// az keeps the cloud that it was set to with its sign-ins: one that was
+		// registered for own names must not follow it to Azure's names.
+		o.AzureConfigDir += "-own-names"
 	}
 	env, err := workload.ExecEnv(o)
 	if err != nil {

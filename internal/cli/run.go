@@ -33,7 +33,11 @@ AZURE_FEDERATED_TOKEN_FILE and AZURE_AUTHORITY_HOST, exactly what the webhook
 gives a pod; and behind the same proxy as podkey exec.
 
 The client id is that of the one identity with a federated credential for the
-service account; --client-id chooses another.`,
+service account; --client-id chooses another.
+
+With --managed-identity, the program finds what one on App Service finds
+instead, the endpoint of a managed identity: for ManagedIdentityCredential
+alone, and for az login --identity.`,
 		Example: `podkey run -n shop --service-account web -- ./app`,
 		Args:    commandArgs,
 		RunE:    r.run,
@@ -46,6 +50,7 @@ service account; --client-id chooses another.`,
 	fl.StringVar(&r.account, "service-account", "", "service account")
 	fl.StringVar(&r.clientID, "client-id", "", "client id of the identity (default: found by its federated credential)")
 	fl.BoolVar(&r.ownNames, "own-names", false, "use Podkey's own names instead of Azure's")
+	fl.BoolVar(&r.managed, "managed-identity", false, "offer the endpoint of a managed identity instead of the token file")
 	fl.DurationVar(&r.lifetime, "token-lifetime", time.Hour, "lifetime of each service-account token, 10m to 24h")
 	_ = cmd.MarkFlagRequired("namespace")
 	_ = cmd.MarkFlagRequired("service-account")
@@ -55,7 +60,7 @@ service account; --client-id chooses another.`,
 // runner is `podkey run`.
 type runner struct {
 	dir, cluster, namespace, account, clientID string
-	ownNames                                   bool
+	ownNames, managed                          bool
 	lifetime                                   time.Duration
 }
 
@@ -66,6 +71,9 @@ func (r *runner) run(cmd *cobra.Command, args []string) error {
 	}
 	c, err := client.Open(dir)
 	if err != nil {
+		return err
+	}
+	if err := refuseRegistered(cmd.Context(), c, r.cluster); err != nil {
 		return err
 	}
 	if r.clientID == "" {
@@ -85,6 +93,11 @@ func (r *runner) run(cmd *cobra.Command, args []string) error {
 			return nil, err
 		}
 		g.Go(func() error { return file.Run(ctx) })
+		if r.managed {
+			m := &managedIdentity{client: c, clientID: r.clientID, tokenFile: file.Path}
+			vars, err := m.serve(ctx, g)
+			return append(vars, "AZURE_CLIENT_ID="+r.clientID, "AZURE_TENANT_ID="+c.Operator.TenantID), err
+		}
 		authority := azureAuthority
 		var extra []string
 		if r.ownNames {

@@ -41,6 +41,11 @@ func managementAudience(own, azure *web.Names) audience {
 		"797f4846-ba00-4fd7-ba43-dac1f8f63013")
 }
 
+// graphAudience is the directory API's resource.
+func graphAudience(own, azure *web.Names) audience {
+	return newAudience(azure.Graph, azure.Graph+"/", own.Graph, own.Graph+"/", "00000003-0000-0000-c000-000000000000")
+}
+
 // authenticator verifies access tokens for one resource. The principal must
 // still exist: a deleted identity's token opens nothing, however long it
 // would have lived.

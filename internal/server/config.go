@@ -38,6 +38,7 @@ type Config struct {
 	Issuer IssuerConfig `json:"issuers"`
 	Audit  AuditConfig  `json:"audit"`
 	TLS    TLSConfig    `json:"tls"`
+	SignIn SignInConfig `json:"signIn"`
 }
 
 // EtcdConfig names an external etcd. Without endpoints the store is embedded.
@@ -147,5 +148,6 @@ func (c Config) Validate() error {
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		bad("tls: cert and key belong together")
 	}
+	errs = append(errs, c.SignIn.problems()...)
 	return errors.Join(errs...)
 }

@@ -165,7 +165,7 @@ func (h *hosts) originPlane() *web.Plane {
 		return h.login
 	}
 	return &web.Plane{
-		Name:  "origin",
+		Name: "origin", MaxBody: h.management.MaxBody,
 		Serve: func(w http.ResponseWriter, r *http.Request) error { return pick(r).Serve(w, r) },
 		Fail:  func(w http.ResponseWriter, r *http.Request, err error) { pick(r).Fail(w, r, err) },
 	}

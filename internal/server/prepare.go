@@ -61,6 +61,11 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.arm.Resume(ctx); err != nil {
 		return fmt.Errorf("finish removals of resource groups: %w", err)
 	}
+	if len(s.config.Etcd.Endpoints) == 0 { // else other servers' deployments may be under way
+		if err := s.deploys.Resume(ctx); err != nil {
+			return fmt.Errorf("close interrupted deployments: %w", err)
+		}
+	}
 	if err := s.writeFiles(ctx, set); err != nil {
 		return fmt.Errorf("prepare data directory: %w", err)
 	}

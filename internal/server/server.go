@@ -25,10 +25,13 @@ import (
 	"github.com/podkey/podkey/internal/audit"
 	"github.com/podkey/podkey/internal/client"
 	"github.com/podkey/podkey/internal/server/arm"
+	"github.com/podkey/podkey/internal/server/deploy"
 	"github.com/podkey/podkey/internal/server/directory"
+	"github.com/podkey/podkey/internal/server/graph"
 	"github.com/podkey/podkey/internal/server/issuer"
 	"github.com/podkey/podkey/internal/server/keyvault"
 	"github.com/podkey/podkey/internal/server/rbac"
+	"github.com/podkey/podkey/internal/server/session"
 	"github.com/podkey/podkey/internal/server/sts"
 	"github.com/podkey/podkey/internal/store"
 	"github.com/podkey/podkey/internal/token"
@@ -54,8 +57,10 @@ type Server struct {
 	settings  *store.Table[settings]
 	directory *directory.Directory
 	rbac      *rbac.RBAC
+	sessions  *session.Sessions
 	vaults    *keyvault.Vaults
 	arm       *arm.Handler
+	deploys   *deploy.Handler
 	keys      *token.Keys
 	verifier  *token.Verifier
 	hosts     *hosts
@@ -124,11 +129,13 @@ func (s *Server) assemble() error {
 	s.directory = directory.New(s.store, directory.Options{
 		Now: s.now, FederatedLimit: s.config.Tokens.FederatedLimit, AllowLoopback: s.config.Issuer.AllowLoopback,
 	})
+	s.sessions = session.New(s.store, session.Options{Now: s.now, Log: s.log})
 	s.rbac = rbac.New(s.store, s.directory, s.audit, rbac.Options{Now: s.now})
 	s.vaults = keyvault.New(s.store, keyvault.Options{Now: s.now, Log: s.log, Audit: s.audit})
 
+	registered := s.newClusters()
 	clusters := &issuer.Handler{
-		Own: own, Keys: s.keys, Now: s.now,
+		Own: own, Keys: s.keys, Now: s.now, Pinned: registered.Keys,
 		Authenticate: s.authenticator(managementAudience(own, azure)),
 		Authorize:    s.authorizeIssuer,
 	}
@@ -136,8 +143,12 @@ func (s *Server) assemble() error {
 		Registered: clusters.Registered, Now: s.now, RootCAs: roots, Log: s.log,
 		AllowLoopback: s.config.Issuer.AllowLoopback, AllowPrivate: s.config.Issuer.AllowPrivate,
 	}
+	signIn, err := s.config.SignIn.signIn()
+	if err != nil {
+		return err
+	}
 	login := &sts.Handler{
-		Directory: s.directory, Keys: s.keys, Foreign: foreign, Audit: s.audit, Now: s.now, Log: s.log,
+		Directory: s.directory, Sessions: s.sessions, SignIn: signIn, Keys: s.keys, Foreign: foreign, Audit: s.audit, Now: s.now, Log: s.log,
 		Own: own, Azure: azure, ServesLogin: s.servesLogin,
 	}
 	vault := &keyvault.Handler{
@@ -148,11 +159,18 @@ func (s *Server) assemble() error {
 		Directory: s.directory, RBAC: s.rbac, Vaults: s.vaults, Audit: s.audit, Now: s.now, Log: s.log,
 		Authenticate: s.authenticator(managementAudience(own, azure)),
 	})
+	registered.Register(s.arm)
+	s.deploys = deploy.New(s.store, s.arm, deploy.Options{Now: s.now, Log: s.log})
+
+	directoryAPI := &graph.Handler{
+		Directory: s.directory, RBAC: s.rbac, Audit: s.audit, Now: s.now,
+		Authenticate: s.authenticator(graphAudience(own, azure)),
+	}
 
 	s.hosts = &hosts{
 		domain: hostOf(s.config.Domain), own: own, azure: azure,
 		login: login.Plane(), management: s.arm.Plane(), vault: vault.Plane(), issuer: clusters.Plane(),
-		graph:   refuseAll("graph", "ResourceNotFound", "The directory API has no operation at this path."),
+		graph:   directoryAPI.Plane(),
 		unknown: refuseAll("none", "UnknownHost", "This server does not answer for the requested host name."),
 	}
 	s.hosts.origin = s.hosts.originPlane()
@@ -190,6 +208,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return s.keys.Run(ctx) })
 		g.Go(func() error { return s.vaults.Run(ctx) })
+		g.Go(func() error { return s.sessions.Run(ctx) })
 		g.Go(func() error { return s.serve(ctx) })
 		return nil
 	})

@@ -62,6 +62,10 @@ type Plane struct {
 	Name  string      // login, management, graph, vault, issuer: the plane label of logs
 	Serve HandlerFunc // routes and answers
 
+	// MaxBody is the largest request body, if it is more than the constant of
+	// that name. Handlers that expect no such bodies have their own limit.
+	MaxBody int64
+
 	// Fail writes err in the plane's own body. It must cope with errors that
 	// are not faults (an internal error, without its text).
 	Fail func(w http.ResponseWriter, r *http.Request, err error)

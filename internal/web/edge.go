@@ -26,7 +26,8 @@ import (
 	"github.com/podkey/podkey/internal/fault"
 )
 
-// MaxBody is the largest request body that any plane reads, in bytes.
+// MaxBody is the largest request body that is read, in bytes, unless a plane
+// says otherwise.
 const MaxBody = 1 << 20
 
 // Edge is the outermost handler. All fields must be set.
@@ -54,7 +55,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithValue(r.Context(), callKey{}, c)
 	ctx = audit.WithRequest(ctx, &c.Request)
 	r = r.WithContext(ctx)
-	r.Body = http.MaxBytesReader(rw, r.Body, MaxBody)
+	r.Body = http.MaxBytesReader(rw, r.Body, max(c.plane.MaxBody, MaxBody))
 	c.err = e.serve(rw, r, c)
 	if c.err != nil && !rw.wrote {
 		c.plane.Fail(rw, r, c.err)

@@ -13,15 +13,15 @@ import (
 	"github.com/podkey/podkey/internal/fault"
 )
 
-// ReadBody reads the whole body, at most limit bytes (and never more than
-// [MaxBody]). A larger one is a fault of kind TooLarge with the given code.
+// ReadBody reads the whole body, at most limit bytes (and never more than the
+// plane's [Plane.MaxBody]). A larger one is a fault of kind TooLarge with the given code.
 func ReadBody(r *http.Request, limit int64, code string) ([]byte, error) {
 	// The announced length is a guess at the room needed, nothing more.
 	buf := bytes.NewBuffer(make([]byte, 0, bytes.MinRead+int(min(max(r.ContentLength, 0), limit))))
 	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
 	body := buf.Bytes()
 	if maxErr := (*http.MaxBytesError)(nil); errors.As(err, &maxErr) || int64(len(body)) > limit {
-		return nil, fault.New(fault.TooLarge, code, "The request body is larger than the limit of %d bytes.", min(limit, MaxBody))
+		return nil, fault.New(fault.TooLarge, code, "The request body is larger than the limit of %d bytes.", limit)
 	}
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Invalid, code, "The request body could not be read.")

@@ -41,7 +41,7 @@ func pathFor(typeName string, route *Route) string {
 	names := map[string]string{
 		"subscriptions": homeSub, "resourceGroups": "g", "providers": "Microsoft.KeyVault", "locations": "westeurope", "vaults": "vau",
 		"userAssignedIdentities": "idn", "federatedIdentityCredentials": "cred", "accessPolicies": "add", "deletedVaults": "gone",
-		"roleAssignments": "0f0f0f0f-1111-4222-8333-444455556666", "roleDefinitions": rbac.Reader,
+		"roleAssignments": "0f0f0f0f-1111-4222-8333-444455556666", "roleDefinitions": rbac.Reader, "secrets": "sec",
 	}
 	ns, types, _ := strings.Cut(typeName, "/")
 	path := ""
@@ -70,6 +70,10 @@ func bodyFor(r *rig, path string) any {
 	switch {
 	case strings.Contains(path, "/roleAssignments/"):
 		return map[string]any{"properties": map[string]any{"roleDefinitionId": rbac.Owner, "principalId": r.people["owner"].ObjectID}}
+	case strings.Contains(path, "/roleDefinitions/"):
+		return roleRequest("Another", []string{"*"}, groupPath("g"))
+	case strings.Contains(path, "/secrets/"):
+		return map[string]any{"properties": map[string]any{"value": "changed"}}
 	case strings.Contains(path, "/accessPolicies/"):
 		return map[string]any{"properties": map[string]any{"accessPolicies": []any{}}}
 	case strings.Contains(path, "/vaults/vau?"):
@@ -93,6 +97,7 @@ func populated(t *testing.T) *rig {
 	r.makeIdentity("g", "idn")
 	r.must(201, "owner", "PUT", identityPath("g", "idn")+"/federatedIdentityCredentials/cred", credential("system:serviceaccount:x:y"))
 	r.makeVault("g", "vau")
+	r.must(201, "owner", "PUT", vaultPath("g", "vau")+"/secrets/sec", secretRequest(map[string]any{"value": "x"}))
 	r.makeVault("g", "gone")
 	r.must(200, "owner", "DELETE", vaultPath("g", "gone"), nil)
 	return r

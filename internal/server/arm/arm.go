@@ -80,7 +80,7 @@ func New(s *store.Store, o Options) *Handler {
 
 // Plane returns the plane, for the edge.
 func (h *Handler) Plane() *web.Plane {
-	return &web.Plane{Name: "management", Serve: h.serve, Fail: fail}
+	return &web.Plane{Name: "management", Serve: h.serve, Fail: fail, MaxBody: maxBody}
 }
 
 // setHeaders sets what every answer of the plane carries.

@@ -2,10 +2,12 @@ package arm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,7 @@ type assignmentBody struct {
 		PrincipalType    string `json:"principalType"`
 		Description      string `json:"description"`
 		Condition        string `json:"condition"`
+		ConditionVersion string `json:"conditionVersion"`
 		Delegated        string `json:"delegatedManagedIdentityResourceId"`
 	} `json:"properties"`
 }
@@ -100,7 +103,7 @@ func (h *Handler) putAssignment(w http.ResponseWriter, r *http.Request, q *Reque
 	a, created, err := h.o.RBAC.PutAssignment(ctx, rbac.Assignment{
 		Name: q.ID.Name(), TenantID: q.TenantID, Scope: scope, RoleDefinitionID: p.RoleDefinitionID,
 		PrincipalID: p.PrincipalID, PrincipalType: p.PrincipalType, Description: p.Description,
-		Condition: p.Condition, CreatedBy: q.Principal.ObjectID,
+		Condition: cmp.Or(p.Condition, p.ConditionVersion), CreatedBy: q.Principal.ObjectID,
 	})
 	if err != nil {
 		return err
@@ -154,7 +157,7 @@ func (h *Handler) listAssignments(w http.ResponseWriter, r *http.Request, q *Req
 		return err
 	}
 	ctx, scope := r.Context(), q.ID.Scope()
-	all, err := h.o.RBAC.Assignments(ctx, q.TenantID, scope.String(), rbac.Filter{})
+	all, err := h.assignmentsFor(ctx, q, f)
 	if err != nil {
 		return err
 	}
@@ -190,6 +193,17 @@ func (h *Handler) listAssignments(w http.ResponseWriter, r *http.Request, q *Req
 	return writePage(w, q, shown, func(a *rbac.Assignment) string { return strings.ToLower(a.ID()) }, assignmentWire)
 }
 
-func roleMissing(id string) error {
-	return fault.NotFound("RoleDefinitionDoesNotExist", "The specified role definition with ID '%s' does not exist.", clip(id))
+// assignmentsFor returns the assignments that a look at the request's scope
+// shows, of which the filter may leave out more. If the filter names the
+// principals, only theirs are looked at: a tenant may have very many.
+func (h *Handler) assignmentsFor(ctx context.Context, q *Request, f filter) ([]rbac.Assignment, error) {
+	principals, named := f.OneOf("principalid")
+	if !named {
+		return h.o.RBAC.Assignments(ctx, q.TenantID, q.ID.Scope().String(), rbac.Filter{})
+	}
+	for i := range principals {
+		principals[i] = strings.ToLower(principals[i])
+	}
+	slices.Sort(principals)
+	return h.assignmentsOf(ctx, q.TenantID, q.ID.Scope(), slices.Compact(principals))
 }

@@ -100,6 +100,12 @@ func TestBadBodies(t *testing.T) {
 		{"credential: name", "PUT", fic + "_x", credential("s"), 400, "BadRequest"},
 		{"credential: expression", "PUT", fic + "cred", `{"properties":{"issuer":"https://i.example/","subject":"s","audiences":["a"],"claimsMatchingExpression":{"value":"x","languageVersion":1}}}`, 400, "BadRequest"},
 
+		{"credential: expression and subject", "PUT", fic + "cred", expression("claims['sub'] matches 'a:*'", 1, "s"), 400, "BadRequest"},
+		{"credential: version of the expression", "PUT", fic + "cred", expression("claims['sub'] matches 'a:*'", 2, ""), 400, "BadRequest"},
+		{"credential: no expression", "PUT", fic + "cred", expression("", 1, ""), 400, "BadRequest"},
+		{"credential: malformed expression", "PUT", fic + "cred", expression("claims['sub'] like 'a'", 1, ""), 400, "BadRequest"},
+		{"credential: expression is text", "PUT", fic + "cred", `{"properties":{"issuer":"https://i.example/","audiences":["a"],"claimsMatchingExpression":"x"}}`, 400, "InvalidRequestContent"},
+
 		{"vault: no properties", "PUT", vault, `{"location":"westeurope"}`, 400, "InvalidRequestContent"},
 		{"vault: no location", "PUT", vault, map[string]any{"properties": in(nil)["properties"]}, 400, "LocationRequired"},
 		{"vault: no sku", "PUT", vault, map[string]any{"location": "westeurope", "properties": map[string]any{"tenantId": homeTenant}}, 400, "BadRequest"},

@@ -18,10 +18,7 @@ const (
 
 // wireError is the body of every refusal.
 type wireError struct {
-	Error struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
+	Error ErrorDetail `json:"error"`
 }
 
 // fail writes err in ARM's body. What is not a fault is a 500 without text.
@@ -29,10 +26,9 @@ type wireError struct {
 // as after HEAD.
 func fail(w http.ResponseWriter, r *http.Request, err error) {
 	setHeaders(w, r)
-	status, body := http.StatusInternalServerError, wireError{}
-	body.Error.Code, body.Error.Message = "InternalServerError", "The server encountered an internal error. Please retry the request."
-	if f, ok := fault.As(err); ok && f.Kind != fault.Internal {
-		status, body.Error.Code, body.Error.Message = f.Kind.Status(), f.Code, f.Message
+	status, body := http.StatusInternalServerError, wireError{DetailOf(err)}
+	if f, ok := fault.As(err); ok {
+		status = f.Kind.Status()
 	}
 	if u, ok := errors.AsType[*unauthorized](err); ok {
 		w.Header()["Www-Authenticate"] = []string{u.challenge(r)}

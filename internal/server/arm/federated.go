@@ -59,19 +59,29 @@ type wireFederated struct {
 }
 
 type federatedProperties struct {
-	Issuer    string   `json:"issuer"`
-	Subject   string   `json:"subject"`
-	Audiences []string `json:"audiences"`
-	// ClaimsMatchingExpression is refused: a credential whose condition is not
-	// evaluated would trust more, or less, than was meant.
-	ClaimsMatchingExpression any `json:"claimsMatchingExpression,omitempty"`
+	Issuer     string          `json:"issuer"`
+	Subject    string          `json:"subject,omitempty"`
+	Audiences  []string        `json:"audiences"`
+	Expression *wireExpression `json:"claimsMatchingExpression,omitempty"` // in place of the subject
 }
 
+type wireExpression struct {
+	Value           string `json:"value"`
+	LanguageVersion int    `json:"languageVersion"`
+}
+
+// expressionVersion is the version of the language of expressions.
+const expressionVersion = 1
+
 func federatedWire(m *directory.ManagedIdentity, c *directory.FederatedCredential) wireFederated {
-	return wireFederated{
+	out := wireFederated{
 		ID: federatedID(m, c), Name: c.Name, Type: typeFederated,
 		Properties: federatedProperties{Issuer: c.Issuer, Subject: c.Subject, Audiences: c.Audiences},
 	}
+	if c.Expression != "" {
+		out.Properties.Expression = &wireExpression{c.Expression, expressionVersion}
+	}
+	return out
 }
 
 func (h *Handler) putFederated(w http.ResponseWriter, r *http.Request, q *Request) error {
@@ -85,14 +95,17 @@ func (h *Handler) putFederated(w http.ResponseWriter, r *http.Request, q *Reques
 	if p == nil {
 		return fault.BadRequest(codeContent, "The request body has no 'properties'.")
 	}
-	if p.ClaimsMatchingExpression != nil {
-		return fault.BadRequest("BadRequest", "The property 'claimsMatchingExpression' is not supported: name the subject.")
+	c := directory.FederatedCredential{Name: q.ID.Name(), Issuer: p.Issuer, Subject: p.Subject, Audiences: p.Audiences}
+	if e := p.Expression; e != nil {
+		if e.LanguageVersion != expressionVersion || e.Value == "" {
+			return fault.BadRequest("BadRequest", "The property 'claimsMatchingExpression' must have a 'value', and %d as its 'languageVersion'.", expressionVersion)
+		}
+		c.Expression = e.Value
 	}
 	m, err := h.identityOf(r.Context(), q.ID)
 	if err != nil {
 		return err
 	}
-	c := directory.FederatedCredential{Name: q.ID.Name(), Issuer: p.Issuer, Subject: p.Subject, Audiences: p.Audiences}
 	created, err := h.o.Directory.PutFederated(r.Context(), m.PrincipalID, c)
 	if err != nil {
 		return err

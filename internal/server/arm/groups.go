@@ -217,9 +217,17 @@ func (h *Handler) isMarked(ctx context.Context, id ID, marked *group) (bool, err
 	return ok && g.Deleting && g.Created.Equal(marked.Created), err
 }
 
-// Resume completes the removals of resource groups that a crash interrupted.
-// The server calls it once after the store has loaded.
+// Resume completes the removals of resource groups that a crash interrupted,
+// and the creations in them that it kept from undoing themselves. The server
+// calls it once after the store has loaded.
 func (h *Handler) Resume(ctx context.Context) error {
+	if err := h.resumeRemovals(ctx); err != nil {
+		return err
+	}
+	return h.removeOrphans(ctx)
+}
+
+func (h *Handler) resumeRemovals(ctx context.Context) error {
 	entries, err := h.groups.Scan(ctx, "", "", 0)
 	if err != nil {
 		return err

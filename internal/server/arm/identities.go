@@ -67,10 +67,7 @@ type wireIdentity struct {
 }
 
 func identityWire(m *directory.ManagedIdentity) wireIdentity {
-	out := wireIdentity{ID: m.ResourceID, Name: m.Name, Type: typeIdentity, Location: m.Location, Tags: m.Tags}
-	if out.Tags == nil {
-		out.Tags = map[string]string{}
-	}
+	out := wireIdentity{ID: m.ResourceID, Name: m.Name, Type: typeIdentity, Location: m.Location, Tags: tagsWire(m.Tags)}
 	out.Properties.TenantID, out.Properties.PrincipalID, out.Properties.ClientID = m.TenantID, m.PrincipalID, m.ClientID
 	return out
 }

@@ -90,15 +90,20 @@ type wireLocation struct {
 	Type                string `json:"type"`
 	DisplayName         string `json:"displayName"`
 	RegionalDisplayName string `json:"regionalDisplayName"`
+	Metadata            struct {
+		RegionType string `json:"regionType"`
+	} `json:"metadata"`
 }
 
 func (h *Handler) listLocations(w http.ResponseWriter, r *http.Request, q *Request) error {
 	out := wireList[wireLocation]{}
 	for _, l := range &locations {
-		out.Value = append(out.Value, wireLocation{
+		one := wireLocation{
 			ID: "/subscriptions/" + q.ID.Subscription() + "/locations/" + l[0], Name: l[0], Type: "Region",
 			DisplayName: l[1], RegionalDisplayName: l[1],
-		})
+		}
+		one.Metadata.RegionType = "Physical"
+		out.Value = append(out.Value, one)
 	}
 	return web.WriteJSON(w, http.StatusOK, out)
 }

@@ -22,7 +22,8 @@ type Request struct {
 	TenantID  string // that owns what the path names: the subscription's, or at the tenant level the caller's own
 	Names     *web.Names
 	h         *Handler
-	role      string // what Route.Role found
+	role      string   // what Route.Role found
+	within    *Request // the request that performs this one, see [Request.Do]
 }
 
 // serve judges a request in the order that the package comment gives. The
@@ -43,41 +44,26 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if q.Version, err = apiVersion(q.Query); err != nil {
 		return err
 	}
-	sub, known, err := h.subscriptionOf(ctx, id)
+	sub, _, err := h.subscriptionOf(ctx, id)
 	if err != nil {
 		return err
 	}
 	if q.Principal, err = web.Authenticate(r, h.o.Authenticate); err != nil {
 		return errors.Join(unauthenticated(err, sub.TenantID), h.refusedToken(ctx, id, err))
 	}
-	rt, route, allow, err := h.reg.lookup(r.Method, id, q.Version)
+	return q.perform(w, r)
+}
+
+// perform does what a known caller asks for.
+func (q *Request) perform(w http.ResponseWriter, r *http.Request) error {
+	rt, route, err := q.judge(r)
 	if err != nil {
-		if allow != "" {
-			w.Header().Set("Allow", allow)
+		if o, ok := errors.AsType[*otherMethods](err); ok {
+			w.Header().Set("Allow", o.allow)
 		}
 		return err
 	}
-	c.Note("operation", route.Action)
-	c.Note("type", rt.Name)
-	switch {
-	case id.Subscription() == "":
-		q.TenantID = q.Principal.TenantID
-	case !known:
-		return fault.NotFound("SubscriptionNotFound", "The subscription '%s' could not be found.", clip(id.Subscription()))
-	case !strings.EqualFold(sub.TenantID, q.Principal.TenantID):
-		err := h.deny(ctx, id, q.Principal, "the caller belongs to another tenant than the subscription")
-		return errors.Join(wrongTenant(c.Names, q.Principal, sub.TenantID), err)
-	default:
-		q.TenantID = sub.TenantID
-	}
-	if route.Role != nil {
-		if q.role, err = route.Role(r, q); err != nil {
-			return err
-		}
-	}
-	if err := q.admit(ctx, route); err != nil {
-		return err
-	}
+	ctx := r.Context()
 	if err := q.mustHaveParents(ctx, r.Method); err != nil {
 		return err
 	}
@@ -86,6 +72,52 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	return route.Handle(w, r, q)
 }
+
+// judge finds the route and decides whether the caller may.
+func (q *Request) judge(r *http.Request) (*registered, *Route, error) {
+	ctx, h := r.Context(), q.h
+	sub, known, err := h.subscriptionOf(ctx, q.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	rt, route, allow, err := h.reg.lookup(r.Method, q.ID, q.Version)
+	if err != nil {
+		if allow != "" {
+			err = &otherMethods{err, allow}
+		}
+		return nil, nil, err
+	}
+	if q.within == nil { // the log line is of the request from outside
+		c := web.CallOf(ctx)
+		c.Note("operation", route.Action)
+		c.NotePattern(rt.pattern(route))
+	}
+	switch {
+	case q.ID.Subscription() == "":
+		q.TenantID = q.Principal.TenantID
+	case !known:
+		return nil, nil, fault.NotFound("SubscriptionNotFound", "The subscription '%s' could not be found.", clip(q.ID.Subscription()))
+	case !strings.EqualFold(sub.TenantID, q.Principal.TenantID):
+		err := h.deny(ctx, q.ID, q.Principal, "the caller belongs to another tenant than the subscription")
+		return nil, nil, errors.Join(wrongTenant(q.Names, q.Principal, sub.TenantID), err)
+	default:
+		q.TenantID = sub.TenantID
+	}
+	if route.Role != nil {
+		if q.role, err = route.Role(r, q); err != nil {
+			return nil, nil, err
+		}
+	}
+	return rt, route, q.admit(ctx, route)
+}
+
+// otherMethods is the refusal of a verb on a path that has others.
+type otherMethods struct {
+	error
+	allow string // the Allow header
+}
+
+func (e *otherMethods) Unwrap() error { return e.error }
 
 // refusedToken writes down a token that was not accepted. That there was none
 // is no decision: every Azure client begins so.

@@ -113,7 +113,9 @@ func TestUnknownThingsByOrder(t *testing.T) {
 		{"nobody", "GET", "/tenants/" + homeTenant, 404, "NotFound"},
 		{"nobody", "GET", groupPath("g") + "/providers/Microsoft.Nothing/x/y?api-version=2021-04-01", 404, "InvalidResourceNamespace"},
 		{"nobody", "GET", groupPath("g") + "/providers/Microsoft.KeyVault/nothing/y", 404, "InvalidResourceType"},
-		{"nobody", "GET", vaultPath("g", "v") + "/secrets/s", 404, "InvalidResourceType"},
+		{"nobody", "GET", vaultPath("g", "v") + "/keys/k", 404, "InvalidResourceType"},
+		{"nobody", "GET", vaultPath("g", "v") + "/secrets/s", 403, "AuthorizationFailed"},
+		{"owner", "GET", vaultPath("g", "v") + "/secrets/s", 404, "ParentResourceNotFound"},
 		{"nobody", "GET", vaultPath("g", "v") + "?api-version=2099-01-01", 400, "NoRegisteredProviderFound"},
 		{"nobody", "GET", groupPath("g") + "?api-version=2099-01-01", 400, "InvalidApiVersionParameter"},
 		{"nobody", "GET", "/subscriptions/" + homeSub + "/providers/Microsoft.KeyVault/vaults/v", 404, "InvalidResourceType"},
@@ -257,6 +259,24 @@ func TestAuditLines(t *testing.T) {
 	r.refused(500, "InternalServerError", "user", "GET", "/subscriptions/"+homeSub+"/resources", nil)
 	if diff := cmp.Diff(before, r.dump()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestLogLine names the route, and not what the request was about.
+func TestLogLine(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.makeGroup("secretive")
+	r.log.take()
+	for path, want := range map[string]string{
+		groupPath("secretive"):      `pattern="GET /subscriptions/resourceGroups/{name}"`,
+		"/subscriptions":            `pattern="GET /subscriptions"`,
+		vaultPath("secretive", "v"): `pattern="GET Microsoft.KeyVault/vaults/{name}"`,
+	} {
+		r.do("owner", "GET", path, nil)
+		if line := r.log.take(); !strings.Contains(line, want) || strings.Count(line, "\n") != 1 {
+			t.Errorf("%s: %s", path, line)
+		}
 	}
 }
 

@@ -35,14 +35,18 @@ func (h *Handler) registerProviders() {
 			{Method: "GET", Handle: h.getProvider},
 		},
 	})
-	for _, name := range []string{"Microsoft.Resources", "Microsoft.Authorization", "Microsoft.KeyVault", "Microsoft.ManagedIdentity"} {
-		h.Register(ResourceType{
-			Name: name + "/register", Versions: versionsResources, Hidden: true,
-			Routes: []Route{{
-				Method: "POST", Collection: true, Levels: AtSubscription, Action: name + "/register/action", Handle: h.getProvider,
-			}},
-		})
-	}
+	h.registerRegister("Microsoft.Resources")
+}
+
+// registerRegister adds the action by which clients register a provider in a
+// subscription.
+func (h *Handler) registerRegister(namespace string) {
+	h.reg.add(ResourceType{
+		Name: namespace + "/register", Versions: versionsResources, Hidden: true,
+		Routes: []Route{{
+			Method: "POST", Collection: true, Levels: AtSubscription, Action: namespace + "/register/action", Handle: h.getProvider,
+		}},
+	})
 }
 
 type wireProvider struct {
@@ -63,10 +67,14 @@ type wireProviderType struct {
 // provider finds a provider by its namespace, in any case.
 func (h *Handler) provider(name string) *namespace {
 	key := strings.ToLower(name)
-	if key == "microsoft.resources" {
-		key = "" // its types are those of the first chain
+	ns := h.reg.namespaces[key]
+	if key != "microsoft.resources" {
+		return ns
 	}
-	return h.reg.namespaces[key]
+	// The types of the first chain are its types, too.
+	all := *h.reg.namespaces[""]
+	all.types = slices.Concat(all.types, ns.types)
+	return &all
 }
 
 func (ns *namespace) display() string {
@@ -106,8 +114,8 @@ func (ns *namespace) wire(scope ID) wireProvider {
 func (h *Handler) listProviders(w http.ResponseWriter, _ *http.Request, q *Request) error {
 	var all []*namespace
 	for key, ns := range h.reg.namespaces {
-		if key != "microsoft.resources" && slices.ContainsFunc(ns.types, func(rt *registered) bool { return !rt.Hidden }) {
-			all = append(all, ns)
+		if key != "" && (key == "microsoft.resources" || slices.ContainsFunc(ns.types, func(rt *registered) bool { return !rt.Hidden })) {
+			all = append(all, h.provider(key))
 		}
 	}
 	return writePage(w, q, all, func(ns **namespace) string { return strings.ToLower((*ns).display()) },

@@ -31,8 +31,8 @@ type ResourceType struct {
 
 	// Loose items may carry role assignments whether or not they exist
 	// themselves, as long as their parent does. So it is for a vault's
-	// secrets: a grant may come before the secret, and no answer of this
-	// plane says which secrets a vault has.
+	// secrets: a grant may come before the secret, and who may give it need
+	// not learn which secrets the vault has.
 	Loose bool
 
 	// Leaf items are no scope: nothing extends them, no role is assigned on
@@ -118,8 +118,16 @@ type namespace struct {
 }
 
 // Register adds a type. It panics on one that is taken or contradicts itself:
-// a mistake in our own program. Call it before the plane serves.
-func (h *Handler) Register(t ResourceType) { h.reg.add(t) }
+// a mistake in our own program. Call it before the plane serves. With the
+// first type of a provider comes the provider's register action.
+func (h *Handler) Register(t ResourceType) {
+	ns, _, _ := strings.Cut(t.Name, "/")
+	known := h.reg.namespaces[strings.ToLower(ns)] != nil
+	h.reg.add(t)
+	if !known && ns != "" && !t.Hidden {
+		h.registerRegister(ns)
+	}
+}
 
 func (g *registry) add(t ResourceType) {
 	key := strings.ToLower(t.Name)
@@ -187,6 +195,15 @@ func (g *registry) lookup(method string, id ID, version string) (rt *registered,
 		return nil, nil, "", fault.NotFound("InvalidResourceType", "The resource type '%s' cannot be addressed at the scope '%s'.", clip(rt.Name), clip(id.Scope().String()))
 	}
 	return rt, route, "", nil
+}
+
+// pattern names a route in the log, as a mux's pattern would.
+func (rt *registered) pattern(r *Route) string {
+	p := r.Method + " " + rt.Name
+	if !r.Collection {
+		p += "/{name}"
+	}
+	return p
 }
 
 // allow lists the verbs that id's form has.

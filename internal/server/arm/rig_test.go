@@ -84,6 +84,7 @@ type rig struct {
 	t         testing.TB
 	clock     *clock
 	audit     *lockedBuffer
+	log       *lockedBuffer // the edge's, at its most talkative
 	s         *store.Store
 	h         *Handler
 	edge      http.Handler
@@ -100,7 +101,7 @@ func newRig(t testing.TB) *rig { return newRigIn(t, "") }
 
 func newRigIn(t testing.TB, dir string) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: &clock{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}, audit: &lockedBuffer{}, people: map[string]audit.Principal{}}
+	r := &rig{t: t, clock: &clock{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}, audit: &lockedBuffer{}, log: &lockedBuffer{}, people: map[string]audit.Principal{}}
 	log := audit.New(r.audit, audit.Options{Now: r.clock.Now})
 	r.s = storetest.New(t, dir, func(s *store.Store) {
 		d := directory.New(s, directory.Options{Now: r.clock.Now})
@@ -110,7 +111,10 @@ func newRigIn(t testing.TB, dir string) *rig {
 	})
 	plane := r.h.Plane()
 	r.edge = &web.Edge{
-		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
+		Log: slog.New(slog.NewMultiHandler(
+			slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}),
+			slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}),
+		)),
 		Now: r.clock.Now,
 		Route: func(string) (*web.Plane, *web.Names, string) {
 			return plane, r.names, ""
@@ -235,6 +239,14 @@ func (a *answer) list(member string) []string {
 		out = append(out, s)
 	}
 	return out
+}
+
+// decode reads an answer into v.
+func (r *rig) decode(a *answer, v any) {
+	r.t.Helper()
+	if err := json.Unmarshal(a.body, v); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // do sends a request over TLS as a principal ("" sends no token). The path
@@ -405,6 +417,13 @@ func (r *rig) dump() map[string]string {
 		for _, a := range as {
 			put("assignment "+a.ID(), a)
 		}
+		ds, err := r.h.o.RBAC.Definitions(ctx, tenant, "/", true)
+		check(err)
+		for _, d := range ds {
+			if d.Type == rbac.CustomRole {
+				put("role "+d.ID, d)
+			}
+		}
 		sps, err := r.h.o.Directory.ServicePrincipals(ctx, tenant)
 		check(err)
 		put("principals "+tenant, sps)
@@ -414,6 +433,9 @@ func (r *rig) dump() map[string]string {
 		check(err)
 		for _, v := range vs {
 			put("vault "+v.ID, v)
+			infos, _, _, err := r.h.o.Vaults.Secrets(ctx, v.ID, "", 1000)
+			check(err)
+			put("secrets "+v.ID, infos)
 		}
 		ds, err := r.h.o.Vaults.ListDeleted(ctx, sub)
 		check(err)

@@ -236,7 +236,7 @@ func TestSDKGenericResources(t *testing.T) {
 	for _, rt := range kv.ResourceTypes {
 		types = append(types, *rt.ResourceType)
 	}
-	if diff := cmp.Diff([]string{"vaults", "vaults/accessPolicies", "deletedVaults", "managedHSMs", "deletedManagedHSMs", "locations/deletedVaults"}, types); diff != "" {
+	if diff := cmp.Diff([]string{"vaults", "vaults/accessPolicies", "vaults/secrets", "vaults/privateEndpointConnections", "deletedVaults", "managedHSMs", "deletedManagedHSMs", "locations/deletedVaults"}, types); diff != "" {
 		t.Error(diff)
 	}
 	reg, err := providers.Register(ctx, "Microsoft.ManagedIdentity", nil)

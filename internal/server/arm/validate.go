@@ -39,6 +39,14 @@ func checkTags(tags map[string]string) error {
 	return nil
 }
 
+// tagsWire is tags in the answers of resources that always have the member.
+func tagsWire(tags map[string]string) map[string]string {
+	if tags == nil {
+		return map[string]string{}
+	}
+	return tags
+}
+
 // validGroupName reports whether s can name a resource group: 1 to 90 letters,
 // digits, '-', '_', '.', '(' and ')', not ending in a dot. Azure also accepts
 // letters beyond ASCII; here ids are ASCII, so that comparing them without

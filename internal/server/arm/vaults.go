@@ -38,8 +38,13 @@ func (h *Handler) registerVaults() {
 			{Method: "PUT", Levels: AtGroup, Action: actionVault + "accessPolicies/write", Handle: h.putPolicies},
 		},
 	})
-	// What a vault holds is the data plane's; here it is a scope of roles.
-	for _, kind := range []string{"secrets", "keys", "certificates"} {
+	h.registerVaultSecrets()
+	// There are no private endpoints, which clients ask about.
+	h.Register(ResourceType{Name: typeVault + "/privateEndpointConnections", Leaf: true, Routes: []Route{
+		{Method: "GET", Collection: true, Levels: AtGroup, Action: actionVault + "privateEndpointConnections/read", Handle: listNothing},
+	}})
+	// What else a vault holds is the data plane's; here it is a scope of roles.
+	for _, kind := range []string{"keys", "certificates"} {
 		h.Register(ResourceType{Name: typeVault + "/" + kind, Loose: true, Hidden: true})
 	}
 }
@@ -94,14 +99,11 @@ type wireSystemData struct {
 // came in by.
 func (h *Handler) vaultWire(ctx context.Context, n *web.Names, v *keyvault.Vault) (wireVault, error) {
 	out := wireVault{
-		ID: v.ID, Name: v.Name, Type: typeVault, Location: v.Location, Tags: v.Tags,
+		ID: v.ID, Name: v.Name, Type: typeVault, Location: v.Location, Tags: tagsWire(v.Tags),
 		Properties: vaultProperties{
 			Properties: v.Properties(), VaultURI: n.VaultURL(strings.ToLower(v.Name)) + "/", ProvisioningState: "Succeeded",
 		},
 		SystemData: wireSystemData{CreatedBy: v.CreatedBy, CreatedAt: v.Created, LastModifiedBy: v.UpdatedBy, LastModifiedAt: v.Updated},
-	}
-	if out.Tags == nil {
-		out.Tags = map[string]string{}
 	}
 	var err error
 	if out.SystemData.CreatedByType, err = h.kindOf(ctx, v.CreatedBy); err != nil {

@@ -2,9 +2,15 @@ package directory
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/store"
@@ -24,8 +30,29 @@ type Application struct {
 	TokenVersion   int                 `json:"tokenVersion"`           // 1 or 2: shape of tokens issued for it as a resource; 0 means 1
 	Secrets        []ClientSecret      `json:"secrets,omitempty"`      // without their hashes
 	Certificates   []ClientCertificate `json:"certificates,omitempty"`
+	Owners         []string            `json:"owners,omitempty"` // object ids of users and service principals that may change it; see AddOwner
+	Redirects      Redirects           `json:"redirects"`
+	Note           Note                `json:"note"`
 	Created        time.Time           `json:"created"`
 	Updated        time.Time           `json:"updated"`
+}
+
+// Redirects are the addresses that an application may have people sent back
+// to after sign-in, by the kind of program that listens there.
+type Redirects struct {
+	Web    []string `json:"web,omitempty"`
+	SPA    []string `json:"spa,omitempty"` // programs in a browser
+	Public []string `json:"public,omitempty"`
+}
+
+// Note is what people write about an application or service principal;
+// nothing here reads it.
+type Note struct {
+	Description string   `json:"description,omitempty"`
+	Notes       string   `json:"notes,omitempty"`
+	Reference   string   `json:"reference,omitempty"` // into another system: Graph's serviceManagementReference
+	HomePage    string   `json:"homePage,omitempty"`
+	Tags        []string `json:"tags,omitempty"`
 }
 
 // Kinds of service principal.
@@ -45,16 +72,31 @@ type ServicePrincipal struct {
 	Kind        string    `json:"kind"`                 // KindApplication or KindManagedIdentity
 	ResourceID  string    `json:"resourceId,omitempty"` // ARM id of the managed identity, in display case
 	Created     time.Time `json:"created"`
+
+	// Credentials of its own, besides its application's; a managed identity
+	// has none.
+	Secrets      []ClientSecret      `json:"secrets,omitempty"` // without their hashes
+	Certificates []ClientCertificate `json:"certificates,omitempty"`
+
+	Owners []string `json:"owners,omitempty"` // as Application.Owners
+	Note   Note     `json:"note"`
 }
 
-// maxIdentifierURI is the longest identifier URI, in bytes.
-const maxIdentifierURI = 255
+// Limits of applications and service principals: bytes of an identifier URI,
+// characters of a name and of a note, entries of a list.
+const (
+	maxIdentifierURI = 255
+	maxName          = 256
+	maxNote          = 1024
+	maxEntries       = 100
+)
 
-// CreateApplication registers an application. Empty ids are chosen; Enabled,
-// Secrets and Certificates of the argument are ignored, see [Directory.AddSecret].
-// It has no service principal yet, see [Directory.CreateServicePrincipal].
-// A taken id or identifier URI is a fault of kind Clash.
-func (d *Directory) CreateApplication(ctx context.Context, a Application) (Application, error) {
+// CreateApplication registers an application with its certificates. Empty ids
+// are chosen; Enabled, Secrets and Certificates of the argument are ignored,
+// see [Directory.AddSecret]. It has no service principal yet, see
+// [Directory.CreateServicePrincipal]. A taken id or identifier URI is a fault
+// of kind Clash.
+func (d *Directory) CreateApplication(ctx context.Context, a Application, certs ...NewCertificate) (Application, error) {
 	var err error
 	chosen := a.AppID != "" || a.ObjectID != ""
 	if a.ObjectID, err = d.giveID("object id", a.ObjectID); err != nil {
@@ -63,7 +105,10 @@ func (d *Directory) CreateApplication(ctx context.Context, a Application) (Appli
 	if a.AppID, err = d.giveID("application id", a.AppID); err != nil {
 		return Application{}, err
 	}
-	a.Enabled, a.Secrets, a.Certificates = true, nil, nil
+	a.Enabled, a.Secrets = true, nil
+	if a.Certificates, err = d.certificates(nil, certs); err != nil {
+		return Application{}, err
+	}
 	a.Created = d.now().UTC()
 	a.Updated = a.Created
 	if err := a.normalise(); err != nil {
@@ -102,24 +147,41 @@ func (d *Directory) Application(ctx context.Context, objectID string) (Applicati
 }
 
 // Applications lists a tenant's applications, in order of object id.
-func (d *Directory) Applications(ctx context.Context, tenantID string) ([]Application, error) {
-	all, err := values(d.applications.Scan(ctx, "", "", 0))
-	return slices.DeleteFunc(all, func(a Application) bool { return a.TenantID != strings.ToLower(tenantID) }), err
+func (d *Directory) Applications(ctx context.Context, tenantID string) (all []Application, err error) {
+	err = d.WalkApplications(ctx, tenantID, "", func(a *Application) bool { all = append(all, *a); return true })
+	return all, err
 }
 
-// UpdateApplication lets change edit an application: its name, flags,
-// identifier URIs and token version. Ids, tenant and credentials stay what
-// they are. change may run several times.
+// UpdateApplication lets change edit an application: its name, which its
+// service principal takes over, flags, addresses, notes and token version.
+// Ids, tenant, owners and credentials stay what they are. change may run
+// several times.
 func (d *Directory) UpdateApplication(ctx context.Context, objectID string, change func(*Application) error) (Application, error) {
-	return d.editApplication(ctx, objectID, func(_ *store.Tx, a *Application) error {
+	return d.editApplication(ctx, objectID, func(tx *store.Tx, a *Application) error {
 		was := *a
-		was.Certificates, was.Secrets = slices.Clone(a.Certificates), slices.Clone(a.Secrets)
+		was.Certificates, was.Secrets, was.Owners = slices.Clone(a.Certificates), slices.Clone(a.Secrets), slices.Clone(a.Owners)
 		if err := change(a); err != nil {
 			return err
 		}
 		a.ObjectID, a.AppID, a.TenantID, a.Created = was.ObjectID, was.AppID, was.TenantID, was.Created
-		a.Secrets, a.Certificates = was.Secrets, was.Certificates
-		return a.normalise()
+		a.Secrets, a.Certificates, a.Owners = was.Secrets, was.Certificates, was.Owners
+		if err := a.normalise(); err != nil || a.DisplayName == was.DisplayName {
+			return err
+		}
+		sps, err := d.principals.By(tx, "client", a.TenantID+"/"+a.AppID)
+		if err != nil {
+			return err
+		}
+		for _, sp := range sps {
+			if sp.Err != nil {
+				return sp.Err
+			}
+			sp.Value.DisplayName = a.DisplayName
+			if err := d.principals.Put(tx, sp.Key, sp.Value); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -169,6 +231,7 @@ func (d *Directory) DeleteApplication(ctx context.Context, objectID string) (exi
 		}
 		for _, sp := range sps {
 			d.principals.Delete(tx, sp.Key)
+			d.hashes.DeletePrefix(tx, sp.Key+"/")
 		}
 		d.applications.Delete(tx, id)
 		d.federated.DeletePrefix(tx, id+"/")
@@ -189,6 +252,10 @@ func (d *Directory) CreateServicePrincipal(ctx context.Context, p ServicePrincip
 	}
 	chosen := p.ObjectID != ""
 	p.ObjectID, p.Kind, p.ResourceID, p.Enabled, p.Created = id, KindApplication, "", true, d.now().UTC()
+	p.Secrets, p.Certificates = nil, nil
+	if err := p.normalise(); err != nil {
+		return ServicePrincipal{}, err
+	}
 	err = d.s.Update(ctx, func(tx *store.Tx) error {
 		key := strings.ToLower(p.TenantID + "/" + p.AppID)
 		apps, err := d.applications.By(tx, "client", key)
@@ -236,15 +303,68 @@ func (d *Directory) ServicePrincipal(ctx context.Context, objectID string) (Serv
 }
 
 // ServicePrincipals lists a tenant's service principals, in order of object id.
-func (d *Directory) ServicePrincipals(ctx context.Context, tenantID string) ([]ServicePrincipal, error) {
-	return d.principals.Find(ctx, "tenant", strings.ToLower(tenantID))
+func (d *Directory) ServicePrincipals(ctx context.Context, tenantID string) (all []ServicePrincipal, err error) {
+	err = d.WalkServicePrincipals(ctx, tenantID, "", func(p *ServicePrincipal) bool { all = append(all, *p); return true })
+	return all, err
 }
 
 // EnableServicePrincipal switches a service principal on or off; one that is
 // off gets no tokens.
 func (d *Directory) EnableServicePrincipal(ctx context.Context, objectID string, on bool) error {
+	_, err := d.editPrincipal(ctx, objectID, func(_ *store.Tx, p *ServicePrincipal) error {
+		p.Enabled = on
+		return nil
+	})
+	return err
+}
+
+// UpdateServicePrincipal lets change edit the principal of an application:
+// whether it is enabled, and its note. All else stays what it is. That of a
+// managed identity is changed by the identity alone: a fault of kind
+// Forbidden. change may run several times.
+func (d *Directory) UpdateServicePrincipal(ctx context.Context, objectID string, change func(*ServicePrincipal) error) (ServicePrincipal, error) {
+	return d.editPrincipal(ctx, objectID, func(_ *store.Tx, p *ServicePrincipal) error {
+		if p.Kind == KindManagedIdentity {
+			return ofIdentity(p)
+		}
+		edited := *p
+		if err := change(&edited); err != nil {
+			return err
+		}
+		p.Enabled, p.Note = edited.Enabled, edited.Note
+		return p.normalise()
+	})
+}
+
+// DeleteServicePrincipal removes the principal of an application and its own
+// credentials; the application stays, and can get another one. That of a
+// managed identity goes with the identity alone: a fault of kind Forbidden.
+func (d *Directory) DeleteServicePrincipal(ctx context.Context, objectID string) (existed bool, err error) {
 	id, _ := CanonicalID(objectID)
-	return d.s.Update(ctx, func(tx *store.Tx) error {
+	err = d.s.Update(ctx, func(tx *store.Tx) error {
+		p, ok, err := d.principals.Get(tx, id)
+		if existed = ok; err != nil || !ok {
+			return err
+		}
+		if p.Kind == KindManagedIdentity {
+			return ofIdentity(&p)
+		}
+		d.principals.Delete(tx, id)
+		d.hashes.DeletePrefix(tx, id+"/")
+		return nil
+	})
+	return existed, err
+}
+
+func ofIdentity(p *ServicePrincipal) error {
+	return fault.New(fault.Forbidden, "Authorization_RequestDenied", "The service principal '%s' belongs to a managed identity: only the identity can be changed or deleted.", p.ObjectID)
+}
+
+// editPrincipal changes one service principal in a transaction.
+func (d *Directory) editPrincipal(ctx context.Context, objectID string, edit func(*store.Tx, *ServicePrincipal) error) (ServicePrincipal, error) {
+	id, _ := CanonicalID(objectID)
+	var out ServicePrincipal
+	err := d.s.Update(ctx, func(tx *store.Tx) error {
 		p, ok, err := d.principals.Get(tx, id)
 		if err != nil {
 			return err
@@ -252,9 +372,16 @@ func (d *Directory) EnableServicePrincipal(ctx context.Context, objectID string,
 		if !ok {
 			return fault.NotFound("Request_ResourceNotFound", "The service principal '%s' does not exist.", clip(objectID))
 		}
-		p.Enabled = on
+		if err := edit(tx, &p); err != nil {
+			return err
+		}
+		out = p
 		return d.principals.Put(tx, id, p)
 	})
+	if err != nil {
+		return ServicePrincipal{}, err
+	}
+	return out, nil
 }
 
 // normalise checks what a caller may choose and brings it into stored form.
@@ -277,7 +404,89 @@ func (a *Application) normalise() error {
 		}
 		seen[strings.ToLower(uri)] = true
 	}
+	if len(a.IdentifierURIs) > maxEntries {
+		return fault.BadRequest("BadRequest", "An application has at most %d identifier URIs.", maxEntries)
+	}
+	for _, list := range [][]string{a.Redirects.Web, a.Redirects.SPA, a.Redirects.Public} {
+		if err := checkRedirects(list); err != nil {
+			return err
+		}
+	}
+	return errors.Join(checkText("name", a.DisplayName, maxName), a.Note.check())
+}
+
+// normalise checks what a caller may choose.
+func (p *ServicePrincipal) normalise() error {
+	return errors.Join(checkText("name", p.DisplayName, maxName), p.Note.check())
+}
+
+func (n *Note) check() error {
+	if len(n.Tags) > maxEntries {
+		return fault.BadRequest("BadRequest", "There are more than %d tags.", maxEntries)
+	}
+	err := errors.Join(checkText("description", n.Description, maxNote), checkText("notes", n.Notes, maxNote),
+		checkText("reference", n.Reference, maxName), checkText("home page", n.HomePage, maxIdentifierURI))
+	for _, tag := range n.Tags {
+		err = errors.Join(err, checkText("tag", tag, maxName))
+	}
+	return err
+}
+
+// checkText refuses text that is too long for its place or that could not be
+// shown: the control characters of a name would forge lines of a listing.
+func checkText(what, s string, most int) error {
+	switch {
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
+		return fault.BadRequest("BadRequest", "The %s has characters that are not allowed.", what)
+	case utf8.RuneCountInString(s) > most:
+		return fault.BadRequest("BadRequest", "The %s has more than %d characters.", what, most)
+	}
 	return nil
+}
+
+// checkRedirects refuses what is not a list of absolute URIs without
+// fragment: https ones, http ones on this machine, or of a scheme that a
+// program has for itself.
+func checkRedirects(list []string) error {
+	if len(list) > maxEntries {
+		return fault.BadRequest("BadRequest", "There are more than %d redirect URIs of a kind.", maxEntries)
+	}
+	for _, s := range list {
+		u, err := url.Parse(s)
+		ok := err == nil && u.Scheme != "" && len(s) <= maxIdentifierURI && printableASCII(s) && !strings.Contains(s, "#") && u.User == nil
+		switch {
+		case !ok:
+		case u.Scheme == "https":
+			ok = u.Hostname() != ""
+		case u.Scheme == "http":
+			ok = isLoopback(u.Hostname())
+		default:
+			ok = !slices.Contains([]string{"javascript", "data", "file", "vbscript", "blob", "about"}, u.Scheme)
+		}
+		if !ok {
+			return fault.BadRequest("BadRequest", "The redirect URI '%s' is not one that people can be sent to.", clip(s))
+		}
+	}
+	return nil
+}
+
+// IdentityURI is the second name of a managed identity's service principal,
+// of the form that Entra gives; empty for others.
+func (p *ServicePrincipal) IdentityURI() string {
+	if p.Kind != KindManagedIdentity {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(strings.ToLower(p.ResourceID)))
+	return "https://identity.azure.net/" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// principalKeys are the names by which a service principal alone is found.
+func principalKeys(p *ServicePrincipal) []string {
+	keys := []string{p.TenantID + "/" + p.AppID}
+	if uri := p.IdentityURI(); uri != "" {
+		keys = append(keys, p.TenantID+"/"+strings.ToLower(uri))
+	}
+	return keys
 }
 
 // resourceKeys are the names under which a token for the application may be

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"slices"
 	"strings"
 )
 
@@ -56,7 +57,11 @@ func (d *Directory) Client(ctx context.Context, tenantID, clientID string) (Clie
 		return Client{}, false, err
 	}
 	if len(sps) > 0 {
-		c.ServicePrincipalID, c.Enabled = sps[0].ObjectID, c.Enabled && sps[0].Enabled
+		sp := &sps[0]
+		c.ServicePrincipalID, c.Enabled = sp.ObjectID, c.Enabled && sp.Enabled
+		if len(sp.Secrets)+len(sp.Certificates) > 0 { // the records are shared: never append to their lists
+			c.Secrets, c.Certificates = slices.Concat(c.Secrets, sp.Secrets), slices.Concat(c.Certificates, sp.Certificates)
+		}
 	}
 	return c, true, nil
 }

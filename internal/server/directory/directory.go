@@ -80,13 +80,16 @@ func New(s *store.Store, o Options) *Directory {
 		Indexes: map[string]func(*Application) []string{
 			"client":   func(a *Application) []string { return []string{a.TenantID + "/" + a.AppID} },
 			"resource": resourceKeys,
+			"display":  func(a *Application) []string { return []string{displayKey(a.TenantID, a.DisplayName)} },
+			"owner":    func(a *Application) []string { return a.Owners },
 		},
 	})
 	d.principals = store.NewTable(s, "serviceprincipal", store.TableOptions[ServicePrincipal]{
 		Mode: store.Plain,
 		Indexes: map[string]func(*ServicePrincipal) []string{
-			"client": func(p *ServicePrincipal) []string { return []string{p.TenantID + "/" + p.AppID} },
-			"tenant": func(p *ServicePrincipal) []string { return []string{p.TenantID} },
+			"client":  principalKeys,
+			"display": func(p *ServicePrincipal) []string { return []string{displayKey(p.TenantID, p.DisplayName)} },
+			"owner":   func(p *ServicePrincipal) []string { return p.Owners },
 		},
 	})
 	d.identities = store.NewTable(s, "identity", store.TableOptions[ManagedIdentity]{
@@ -104,8 +107,8 @@ func New(s *store.Store, o Options) *Directory {
 	d.users = store.NewTable(s, "user", store.TableOptions[User]{
 		Mode: store.Plain,
 		Indexes: map[string]func(*User) []string{
-			"name":   func(u *User) []string { return []string{u.TenantID + "/" + foldName(u.UserPrincipalName)} },
-			"tenant": func(u *User) []string { return []string{u.TenantID} },
+			"name":    func(u *User) []string { return []string{u.TenantID + "/" + foldName(u.UserPrincipalName)} },
+			"display": func(u *User) []string { return []string{displayKey(u.TenantID, u.DisplayName)} },
 		},
 	})
 	d.hashes = store.NewTable(s, "secrethash", store.TableOptions[secretHash]{Mode: store.Sealed})

@@ -274,6 +274,7 @@ func TestApplications(t *testing.T) {
 		if _, ok, _ := d.Resource(ctx, tenantID, "api://orders"); ok {
 			t.Error("old identifier URI still leads to it")
 		}
+		sp.DisplayName = "renamed" // the principal follows, see the next test
 		_, err = d.UpdateApplication(ctx, subID, func(*directory.Application) error { return nil })
 		wantKind(t, err, fault.Missing)
 	})

@@ -16,11 +16,13 @@ import (
 
 // FederatedCredential says that tokens of a foreign issuer stand for an
 // application or managed identity. All three of issuer, subject and audience
-// are compared exactly; see [Match].
+// are compared exactly; see [Match]. In place of the subject it may have an
+// expression.
 type FederatedCredential struct {
-	Name        string   `json:"name"`    // 3 to 120 of A-Z a-z 0-9 _ -, the first a letter or digit; unique per owner in any case
-	Issuer      string   `json:"issuer"`  // https URL of up to 600 characters
-	Subject     string   `json:"subject"` // up to 600 characters
+	Name        string   `json:"name"`                 // 3 to 120 of A-Z a-z 0-9 _ -, the first a letter or digit; unique per owner in any case
+	Issuer      string   `json:"issuer"`               // https URL of up to 600 characters
+	Subject     string   `json:"subject"`              // up to 600 characters; empty if there is an expression
+	Expression  string   `json:"expression,omitempty"` // see [Expression]; up to 600 characters, and at most 20 of an owner have one
 	Audiences   []string `json:"audiences"`
 	Description string   `json:"description,omitempty"` // up to 600 characters
 }
@@ -35,6 +37,10 @@ type federatedRecord struct {
 // maxFederatedText is the longest issuer, subject, audience and description,
 // in characters.
 const maxFederatedText = 600
+
+// maxFlexible is how many credentials of an owner may have an expression: a
+// presented assertion is compared with all of an issuer's.
+const maxFlexible = 20
 
 // assertionKey is the index value that finds the one credential of an owner
 // for an issuer and subject. Issuers have no line break, so different pairs
@@ -55,44 +61,105 @@ func federatedKey(owner, name string) string { return owner + "/" + strings.ToLo
 // credentials of the owner, so neither the limit nor the uniqueness can be
 // passed by two at once. (Azure answers 409 instead.)
 func (d *Directory) PutFederated(ctx context.Context, owner string, c FederatedCredential) (created bool, err error) {
-	if err := d.checkFederated(&c); err != nil {
-		return false, err
-	}
+	return d.writeFederated(ctx, owner, c.Name, func(*FederatedCredential) (FederatedCredential, error) { return c, nil })
+}
+
+// CreateFederated is [Directory.PutFederated] of a credential that must not
+// exist: one of the name is a fault of kind Clash.
+func (d *Directory) CreateFederated(ctx context.Context, owner string, c FederatedCredential) error {
+	_, err := d.writeFederated(ctx, owner, c.Name, func(old *FederatedCredential) (FederatedCredential, error) {
+		if old != nil {
+			return c, fault.Conflict("Request_MultipleObjectsWithSameKeyValue", "The federated identity credential '%s' exists already.", old.Name)
+		}
+		return c, nil
+	})
+	return err
+}
+
+// ChangeFederated lets change edit a credential, except its name. One that
+// does not exist is a fault of kind Missing. change may run several times.
+func (d *Directory) ChangeFederated(ctx context.Context, owner, name string, change func(*FederatedCredential) error) error {
+	_, err := d.writeFederated(ctx, owner, name, func(old *FederatedCredential) (FederatedCredential, error) {
+		if old == nil {
+			return FederatedCredential{}, fault.NotFound("Request_ResourceNotFound", "The federated identity credential '%s' does not exist.", clip(name))
+		}
+		c := *old
+		err := change(&c)
+		c.Name = old.Name
+		return c, err
+	})
+	return err
+}
+
+// writeFederated stores what next makes of the credential with a name, which
+// is nil if there is none.
+func (d *Directory) writeFederated(ctx context.Context, owner, name string, next func(old *FederatedCredential) (FederatedCredential, error)) (created bool, err error) {
 	id, _ := CanonicalID(owner)
-	key := federatedKey(id, c.Name)
+	key := federatedKey(id, name)
 	err = d.s.Update(ctx, func(tx *store.Tx) error {
 		if err := d.mustHaveOwner(tx, id); err != nil {
 			return err
 		}
-		rec := federatedRecord{Owner: id, FederatedCredential: c, Created: d.now().UTC()}
-		rec.Updated = rec.Created
 		old, ok, err := d.federated.Get(tx, key)
 		if err != nil {
 			return err
 		}
+		var had *FederatedCredential
 		if created = !ok; ok {
-			rec.Name, rec.Created = old.Name, old.Created
+			had = &old.FederatedCredential
 		}
-		all, err := d.federated.List(tx, id+"/", "", 0)
+		c, err := next(had)
 		if err != nil {
 			return err
 		}
-		for _, e := range all {
-			if e.Err != nil {
-				return e.Err
-			}
-			if e.Key != key && e.Value.Issuer == c.Issuer && e.Value.Subject == c.Subject {
-				return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "IssuerSubjectExists",
-					Message: "Issuer and subject combination already exists for this Managed Identity. The federated identity credential '" + e.Value.Name + "' has it."}
-			}
+		if err := d.checkFederated(&c); err != nil {
+			return err
 		}
-		if created && len(all) >= d.limit {
-			return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "LimitReached",
-				Message: fmt.Sprintf("Too many federated identity credentials: at most %d can be configured for one application or managed identity.", d.limit)}
+		rec := federatedRecord{Owner: id, FederatedCredential: c, Created: d.now().UTC()}
+		rec.Updated = rec.Created
+		if ok {
+			rec.Name, rec.Created = old.Name, old.Created
+		}
+		if err := d.mustFit(tx, key, &rec, created); err != nil {
+			return err
 		}
 		return d.federated.Put(tx, key, rec)
 	})
 	return created, err
+}
+
+// mustFit refuses a credential that another one of the owner excludes, or
+// that is one too many.
+func (d *Directory) mustFit(tx *store.Tx, key string, rec *federatedRecord, created bool) error {
+	all, err := d.federated.List(tx, rec.Owner+"/", "", 0)
+	if err != nil {
+		return err
+	}
+	flexible := 0
+	for _, e := range all {
+		if e.Err != nil {
+			return e.Err
+		}
+		if e.Key == key {
+			continue
+		}
+		if e.Value.Expression != "" {
+			flexible++
+		}
+		if e.Value.Issuer == rec.Issuer && e.Value.Subject == rec.Subject && e.Value.Expression == rec.Expression {
+			return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "IssuerSubjectExists",
+				Message: "Issuer and subject combination already exists for this Managed Identity. The federated identity credential '" + e.Value.Name + "' has it."}
+		}
+	}
+	if created && len(all) >= d.limit {
+		return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "LimitReached",
+			Message: fmt.Sprintf("Too many federated identity credentials: at most %d can be configured for one application or managed identity.", d.limit)}
+	}
+	if rec.Expression != "" && flexible >= maxFlexible {
+		return &fault.Error{Kind: fault.Invalid, Code: "BadRequest", Inner: "LimitReached",
+			Message: fmt.Sprintf("Too many federated identity credentials with a claims matching expression: at most %d can be configured for one application or managed identity.", maxFlexible)}
+	}
+	return nil
 }
 
 // mustHaveOwner makes sure that the owner of credentials exists when the
@@ -152,6 +219,14 @@ func (d *Directory) checkFederated(c *FederatedCredential) error {
 	if err := d.checkIssuer(c.Issuer); err != "" {
 		return bad("The issuer of the federated identity credential %s.", err)
 	}
+	if c.Expression != "" {
+		if c.Subject != "" {
+			return bad("A federated identity credential has either a subject or a claims matching expression, not both.")
+		}
+		if _, err := ParseExpression(c.Expression); err != nil {
+			return err
+		}
+	}
 	if len(c.Audiences) != 1 {
 		return bad("Federated identity credentials must have exactly one audience.")
 	}
@@ -159,7 +234,7 @@ func (d *Directory) checkFederated(c *FederatedCredential) error {
 		name, value string
 		optional    bool
 	}{
-		{"subject", c.Subject, false},
+		{"subject", c.Subject, c.Expression != ""},
 		{"audience", c.Audiences[0], false},
 		{"description", c.Description, true},
 	} {

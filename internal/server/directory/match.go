@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 )
@@ -12,6 +13,27 @@ type Presented struct {
 	Issuer    string
 	Subject   string
 	Audiences []string // the aud claim: one or several
+
+	// Claims are all claims as a JSON object, for credentials with an
+	// expression; without it such a credential sees the subject alone.
+	Claims []byte
+
+	decoded map[string]json.RawMessage // of Claims, once they were needed
+}
+
+// claim returns a claim that is a text.
+func (p *Presented) claim(name string) (text string, ok bool) {
+	if name == "sub" {
+		return p.Subject, true
+	}
+	if p.decoded == nil && json.Unmarshal(p.Claims, &p.decoded) != nil {
+		return "", false
+	}
+	raw := p.decoded[name]
+	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &text) != nil {
+		return "", false
+	}
+	return text, true
 }
 
 // Fields of a federated credential, in the order in which they are compared.
@@ -43,9 +65,11 @@ const (
 )
 
 // Match finds the credential that an assertion satisfies: issuer, subject and
-// one of the audiences must be equal to the credential's, byte for byte. An
+// one of the audiences must be equal to the credential's, byte for byte; in
+// place of the subject, a credential may have an expression that must hold. An
 // assertion with several audiences satisfies it with any of them, as usual
-// for tokens. cs must be one owner's credentials; at most one then matches.
+// for tokens. cs must be one owner's credentials; at most one without
+// expression then matches.
 func Match(cs []FederatedCredential, p Presented) (FederatedCredential, bool) {
 	for _, c := range cs {
 		if matches(&c, &p) {
@@ -56,8 +80,18 @@ func Match(cs []FederatedCredential, p Presented) (FederatedCredential, bool) {
 }
 
 func matches(c *FederatedCredential, p *Presented) bool {
-	return c.Issuer == p.Issuer && c.Subject == p.Subject &&
+	return c.Issuer == p.Issuer && matchesSubject(c, p) &&
 		len(c.Audiences) == 1 && slices.Contains(p.Audiences, c.Audiences[0])
+}
+
+// matchesSubject compares the subject, or asks the expression that a
+// credential has instead. An expression that cannot be read holds of nothing.
+func matchesSubject(c *FederatedCredential, p *Presented) bool {
+	if c.Expression == "" {
+		return c.Subject == p.Subject
+	}
+	e, err := ParseExpression(c.Expression)
+	return err == nil && e.Holds(p.claim)
 }
 
 // Nearest explains why [Match] found nothing among cs: it names the first
@@ -92,8 +126,8 @@ func mismatch(c *FederatedCredential, p *Presented) Mismatch {
 	if c.Issuer != p.Issuer {
 		differs(FieldIssuer, c.Issuer, p.Issuer)
 	}
-	if c.Subject != p.Subject {
-		differs(FieldSubject, c.Subject, p.Subject)
+	if !matchesSubject(c, p) {
+		differs(FieldSubject, c.Subject+c.Expression, p.Subject) // it has one of the two
 	}
 	want := strings.Join(c.Audiences, ", ")
 	if len(c.Audiences) != 1 || !slices.Contains(p.Audiences, want) {
@@ -178,9 +212,13 @@ func (d *Directory) MatchFederated(ctx context.Context, owner string, p Presente
 	if err != nil {
 		return FederatedCredential{}, nil, err
 	}
-	for i := range recs {
-		if recs[i].Owner == id && matches(&recs[i].FederatedCredential, &p) {
-			return recs[i].FederatedCredential, nil, nil
+	flexible, err := d.federated.Find(ctx, "assertion", assertionKey(id, p.Issuer, "")) // those with an expression have no subject
+	if err != nil {
+		return FederatedCredential{}, nil, err
+	}
+	for _, r := range append(recs, flexible...) {
+		if r.Owner == id && matches(&r.FederatedCredential, &p) {
+			return r.FederatedCredential, nil, nil
 		}
 	}
 	all, err := d.FederatedAll(ctx, id)

@@ -47,8 +47,36 @@ const secretDefaultLife = 2 * 365 * 24 * time.Hour
 
 const passwordKey = "password" // second part of the key of a user's hash; applications have key ids there
 
-// AddSecret gives an application a client secret and returns its text, which
-// is not kept and cannot be shown again.
+// credentials are those of an application or of a service principal.
+type credentials struct {
+	secrets      *[]ClientSecret
+	certificates *[]ClientCertificate
+}
+
+// editCredentials changes the credentials of an application or of the service
+// principal of one. That of a managed identity has none: a fault of kind
+// Forbidden.
+func (d *Directory) editCredentials(ctx context.Context, objectID string, edit func(*store.Tx, credentials) error) error {
+	_, err := d.editApplication(ctx, objectID, func(tx *store.Tx, a *Application) error {
+		return edit(tx, credentials{&a.Secrets, &a.Certificates})
+	})
+	if !fault.Is(err, fault.Missing) {
+		return err
+	}
+	_, err = d.editPrincipal(ctx, objectID, func(tx *store.Tx, p *ServicePrincipal) error {
+		if p.Kind == KindManagedIdentity {
+			return ofIdentity(p)
+		}
+		return edit(tx, credentials{&p.Secrets, &p.Certificates})
+	})
+	if fault.Is(err, fault.Missing) {
+		return fault.NotFound("Request_ResourceNotFound", "The application or service principal '%s' does not exist.", clip(objectID))
+	}
+	return err
+}
+
+// AddSecret gives an application, or the service principal of one, a client
+// secret and returns its text, which is not kept and cannot be shown again.
 func (d *Directory) AddSecret(ctx context.Context, objectID string, n NewSecret) (_ ClientSecret, text string, err error) {
 	id, _ := CanonicalID(objectID)
 	s := ClientSecret{KeyID: d.newID(), DisplayName: n.DisplayName, Start: n.Start.UTC(), End: n.End.UTC()}
@@ -60,6 +88,9 @@ func (d *Directory) AddSecret(ctx context.Context, objectID string, n NewSecret)
 	}
 	if !s.End.After(s.Start) {
 		return ClientSecret{}, "", fault.BadRequest("BadRequest", "The end of the secret's validity is not after its start.")
+	}
+	if err := checkText("name", n.DisplayName, maxName); err != nil {
+		return ClientSecret{}, "", err
 	}
 	var hash secretHash
 	if text = n.Text; text == "" {
@@ -74,8 +105,11 @@ func (d *Directory) AddSecret(ctx context.Context, objectID string, n NewSecret)
 			return ClientSecret{}, "", err
 		}
 	}
-	_, err = d.editApplication(ctx, id, func(tx *store.Tx, a *Application) error {
-		a.Secrets = append(a.Secrets, s)
+	err = d.editCredentials(ctx, id, func(tx *store.Tx, c credentials) error {
+		if len(*c.secrets) >= maxEntries {
+			return fault.BadRequest("BadRequest", "There are %d client secrets already: remove those that are not used.", maxEntries)
+		}
+		*c.secrets = append(*c.secrets, s)
 		return d.hashes.Put(tx, id+"/"+s.KeyID, hash)
 	})
 	if err != nil {
@@ -84,13 +118,14 @@ func (d *Directory) AddSecret(ctx context.Context, objectID string, n NewSecret)
 	return s, text, nil
 }
 
-// RemoveSecret takes a client secret away.
+// RemoveSecret takes a client secret away from an application or a service
+// principal.
 func (d *Directory) RemoveSecret(ctx context.Context, objectID, keyID string) (existed bool, err error) {
 	id, _ := CanonicalID(objectID)
-	_, err = d.editApplication(ctx, id, func(tx *store.Tx, a *Application) error {
-		n := len(a.Secrets)
-		a.Secrets = slices.DeleteFunc(a.Secrets, func(s ClientSecret) bool { return strings.EqualFold(s.KeyID, keyID) })
-		if existed = len(a.Secrets) < n; existed {
+	err = d.editCredentials(ctx, id, func(tx *store.Tx, c credentials) error {
+		n := len(*c.secrets)
+		*c.secrets = slices.DeleteFunc(*c.secrets, func(s ClientSecret) bool { return strings.EqualFold(s.KeyID, keyID) })
+		if existed = len(*c.secrets) < n; existed {
 			d.hashes.Delete(tx, id+"/"+strings.ToLower(keyID))
 		}
 		return nil
@@ -113,6 +148,9 @@ func (d *Directory) VerifySecret(ctx context.Context, c *Client, text string) (_
 	slow := map[int]string{}
 	for i, s := range c.Secrets {
 		h, found, err := d.hashes.Load(ctx, c.Owner+"/"+s.KeyID)
+		if err == nil && !found { // of the service principal
+			h, found, err = d.hashes.Load(ctx, c.ServicePrincipalID+"/"+s.KeyID)
+		}
 		switch {
 		case err != nil:
 			return ClientSecret{}, false, err

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +19,10 @@ type User struct {
 	TenantID          string    `json:"tenantId"`
 	UserPrincipalName string    `json:"userPrincipalName"` // name@domain of the tenant, unique in any case
 	DisplayName       string    `json:"displayName"`
+	MailNickname      string    `json:"mailNickname,omitempty"`
 	Enabled           bool      `json:"enabled"` // a new user is always enabled
 	Created           time.Time `json:"created"`
+	PasswordChanged   time.Time `json:"passwordChanged"` // when the password was set last
 }
 
 func foldName(upn string) string { return strings.ToLower(upn) }
@@ -42,6 +45,10 @@ func (d *Directory) CreateUser(ctx context.Context, u User, password string) (Us
 		return User{}, err
 	}
 	u.ObjectID, u.Enabled, u.Created = id, true, d.now().UTC()
+	u.PasswordChanged = u.Created
+	if err := u.check(); err != nil {
+		return User{}, err
+	}
 	err = d.s.Update(ctx, func(tx *store.Tx) error {
 		if err := d.mustHaveTenant(tx, &u.TenantID); err != nil {
 			return err
@@ -76,21 +83,58 @@ func (d *Directory) CreateUser(ctx context.Context, u User, password string) (Us
 	return u, nil
 }
 
+func (u *User) check() error {
+	return errors.Join(checkText("name", u.DisplayName, maxName), checkText("mail nickname", u.MailNickname, 64))
+}
+
 // SetPassword replaces a user's password.
 func (d *Directory) SetPassword(ctx context.Context, objectID, password string) error {
+	_, err := d.UpdateUser(ctx, objectID, password, func(*User) error { return nil })
+	return err
+}
+
+// UpdateUser lets change edit a user: display name, mail nickname and whether
+// it is enabled; all else stays what it is. It replaces the password too
+// unless that is empty, in the same step. change may run several times.
+func (d *Directory) UpdateUser(ctx context.Context, objectID, password string, change func(*User) error) (User, error) {
 	id, _ := CanonicalID(objectID)
-	hash, err := d.hashPassword(ctx, password)
-	if err != nil {
-		return err
+	var hash secretHash
+	var err error
+	if password != "" {
+		if hash, err = d.hashPassword(ctx, password); err != nil {
+			return User{}, err
+		}
 	}
-	return d.s.Update(ctx, func(tx *store.Tx) error {
-		if _, ok, err := d.users.Get(tx, id); err != nil {
+	var out User
+	err = d.s.Update(ctx, func(tx *store.Tx) error {
+		u, ok, err := d.users.Get(tx, id)
+		if err != nil {
 			return err
-		} else if !ok {
+		}
+		if !ok {
 			return fault.NotFound("Request_ResourceNotFound", "The user '%s' does not exist.", clip(objectID))
 		}
-		return d.hashes.Put(tx, id+"/"+passwordKey, hash)
+		edited := u
+		if err := change(&edited); err != nil {
+			return err
+		}
+		u.DisplayName, u.MailNickname, u.Enabled = edited.DisplayName, edited.MailNickname, edited.Enabled
+		if err := u.check(); err != nil {
+			return err
+		}
+		if password != "" {
+			u.PasswordChanged = d.now().UTC()
+			if err := d.hashes.Put(tx, id+"/"+passwordKey, hash); err != nil {
+				return err
+			}
+		}
+		out = u
+		return d.users.Put(tx, id, u)
 	})
+	if err != nil {
+		return User{}, err
+	}
+	return out, nil
 }
 
 func (d *Directory) hashPassword(ctx context.Context, password string) (secretHash, error) {
@@ -118,25 +162,16 @@ func (d *Directory) User(ctx context.Context, tenantID, idOrName string) (User, 
 }
 
 // Users lists a tenant's users, in order of object id.
-func (d *Directory) Users(ctx context.Context, tenantID string) ([]User, error) {
-	return d.users.Find(ctx, "tenant", strings.ToLower(tenantID))
+func (d *Directory) Users(ctx context.Context, tenantID string) (all []User, err error) {
+	err = d.WalkUsers(ctx, tenantID, "", func(u *User) bool { all = append(all, *u); return true })
+	return all, err
 }
 
 // EnableUser switches a user on or off; the password of one that is off is
 // refused.
 func (d *Directory) EnableUser(ctx context.Context, objectID string, on bool) error {
-	id, _ := CanonicalID(objectID)
-	return d.s.Update(ctx, func(tx *store.Tx) error {
-		u, ok, err := d.users.Get(tx, id)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fault.NotFound("Request_ResourceNotFound", "The user '%s' does not exist.", clip(objectID))
-		}
-		u.Enabled = on
-		return d.users.Put(tx, id, u)
-	})
+	_, err := d.UpdateUser(ctx, objectID, "", func(u *User) error { u.Enabled = on; return nil })
+	return err
 }
 
 // DeleteUser removes a user and the password.

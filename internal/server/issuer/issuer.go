@@ -43,6 +43,11 @@ type Handler struct {
 	// Known reports whether there is a cluster of this name, which is a DNS
 	// label. If nil there is only Local.
 	Known func(ctx context.Context, cluster string) (bool, error)
+
+	// Pinned returns the keys that are pinned for the issuer of a registered
+	// cluster; ok is false if there are none. It is asked for no issuer of
+	// ours. If nil no keys are pinned.
+	Pinned func(ctx context.Context, issuer string) (set *jose.JSONWebKeySet, ok bool, err error)
 }
 
 // URL is the issuer of a cluster, with its closing slash: the iss of its
@@ -66,11 +71,15 @@ func (h *Handler) Plane() *web.Plane {
 	return &web.Plane{Name: "issuer", Serve: mux.Serve, Fail: fail}
 }
 
-// Registered returns the keys of our own clusters, for token.Foreign. ok is
-// true for every issuer under our base, so that we never fetch from
-// ourselves; one that is not exactly a cluster's has no keys.
+// Registered returns the keys of our own clusters and those that are pinned
+// for registered ones, for token.Foreign. ok is true for every issuer under
+// our base, so that we never fetch from ourselves; one that is not exactly a
+// cluster's has no keys.
 func (h *Handler) Registered(ctx context.Context, issuer string) (set *jose.JSONWebKeySet, ok bool, err error) {
 	rest, ok := strings.CutPrefix(issuer, h.Own.Issuer+"/")
+	if !ok && h.Pinned != nil {
+		return h.Pinned(ctx, issuer)
+	}
 	if !ok {
 		return nil, false, nil
 	}

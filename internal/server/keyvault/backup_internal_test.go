@@ -30,7 +30,7 @@ func largeSecret(t *testing.T, etcd *storetest.Etcd, n, value, tag int) (*Vaults
 	}
 	for i := range n {
 		text := strings.Repeat(string(rune('a'+i%26)), value)
-		if _, err := v.setSecret(t.Context(), vault, "s", change{Value: &text, Tags: tags}); err != nil {
+		if _, err := v.setSecret(t.Context(), vault, "s", SecretChange{Value: &text, Tags: tags}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,8 +3,10 @@ package keyvault
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"unicode/utf8"
 
+	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/web"
 )
 
@@ -33,23 +35,26 @@ type secretBody struct {
 	} `json:"attributes"`
 }
 
-// decodeBody reads the body as JSON into v. Text that cannot be stored as it
-// was sent is refused, not repaired: a password with a character exchanged is
-// worse than none.
-func (rq *request) decodeBody(v any) error {
-	body, err := web.ReadBody(rq.r, web.MaxBody, codeBadParameter)
+// DecodeText reads a request's body, which may hold a secret, as JSON into v.
+// Text that cannot be stored as it was sent is refused, not repaired: a
+// password with a character exchanged is worse than none. code is the plane's
+// for a malformed request.
+func DecodeText(r *http.Request, code string, v any) error {
+	body, err := web.ReadBody(r, web.MaxBody, code)
 	if err != nil {
 		return err
 	}
 	if !utf8.Valid(body) {
-		return badParameter("The request body is not valid UTF-8.")
+		return fault.BadRequest(code, "The request body is not valid UTF-8.")
 	}
 	if loneSurrogate(body) {
-		return badParameter("The request body has an escaped surrogate without its other half.")
+		return fault.BadRequest(code, "The request body has an escaped surrogate without its other half.")
 	}
-	rq.r.Body = io.NopCloser(bytes.NewReader(body))
-	return web.DecodeJSON(rq.r, codeBadParameter, v)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return web.DecodeJSON(r, code, v)
 }
+
+func (rq *request) decodeBody(v any) error { return DecodeText(rq.r, codeBadParameter, v) }
 
 // loneSurrogate reports whether a JSON text has an escape of half a
 // character, such as \ud800, without the other half. The decoder would put
@@ -101,29 +106,34 @@ func escapedUnit(text []byte) (r uint32, ok bool) {
 }
 
 // change checks the body against the limits and returns what it says.
-func (b *secretBody) change() (change, error) {
-	c := change{
+func (b *secretBody) change() (SecretChange, error) {
+	c := SecretChange{
 		Value: b.Value, ContentType: b.ContentType, Tags: b.Tags,
 		Enabled: b.Attributes.Enabled, NotBefore: b.Attributes.NotBefore, Expires: b.Attributes.Expires,
 	}
+	return c, c.check()
+}
+
+// check refuses what is beyond the limits.
+func (c *SecretChange) check() error {
 	if c.Value != nil && len(*c.Value) > maxValue {
-		return c, badParameter("The property 'value' is longer than the limit of %d bytes.", maxValue)
+		return badParameter("The property 'value' is longer than the limit of %d bytes.", maxValue)
 	}
 	if c.ContentType != nil && utf8.RuneCountInString(*c.ContentType) > maxContentType {
-		return c, badParameter("The property 'contentType' is longer than the limit of %d characters.", maxContentType)
+		return badParameter("The property 'contentType' is longer than the limit of %d characters.", maxContentType)
 	}
 	if len(c.Tags) > maxTags {
-		return c, badParameter("The property 'tags' has more than %d tags.", maxTags)
+		return badParameter("The property 'tags' has more than %d tags.", maxTags)
 	}
 	for name, value := range c.Tags {
 		if utf8.RuneCountInString(name) > maxTag || utf8.RuneCountInString(value) > maxTag {
-			return c, badParameter("The property 'tags' has a name or value that is longer than the limit of %d characters.", maxTag)
+			return badParameter("The property 'tags' has a name or value that is longer than the limit of %d characters.", maxTag)
 		}
 	}
 	for _, t := range []*int64{c.NotBefore, c.Expires} {
 		if t != nil && (*t < 0 || *t > maxTime) {
-			return c, badParameter("The properties 'nbf' and 'exp' must be times in seconds since 1970, up to the year 9999.")
+			return badParameter("The properties 'nbf' and 'exp' must be times in seconds since 1970, up to the year 9999.")
 		}
 	}
-	return c, nil
+	return nil
 }

@@ -71,22 +71,11 @@ func (v *Vaults) ListDeleted(ctx context.Context, subscription string) ([]Vault,
 // Recover brings the deleted vault with an ARM id back as it was.
 func (v *Vaults) Recover(ctx context.Context, id, by string) (recovered Vault, err error) {
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
-		key := strings.ToLower(nameOf(id))
-		vault, ok, err := v.deletedVaults.Get(tx, key)
-		if err != nil {
+		if recovered, err = v.recovered(tx, id); err != nil {
 			return err
 		}
-		if !ok || !strings.EqualFold(vault.ID, id) || v.expired(&vault) {
-			return deletedVaultNotFound(nameOf(id))
-		}
-		if _, taken, err := v.vaults.Get(tx, key); err != nil || taken {
-			return orErr(err, nameTaken(vault.Name))
-		}
-		vault.Deleted = nil
-		vault.Updated, vault.UpdatedBy = v.now().UTC(), by
-		recovered = vault
-		v.deletedVaults.Delete(tx, key)
-		return v.vaults.Put(tx, key, vault)
+		recovered.Updated, recovered.UpdatedBy = v.now().UTC(), by
+		return v.vaults.Put(tx, strings.ToLower(recovered.Name), recovered)
 	})
 	return recovered, err
 }

@@ -29,6 +29,10 @@ func badParameter(format string, args ...any) error {
 	return fault.BadRequest(codeBadParameter, format, args...)
 }
 
+func badName() error {
+	return badParameter("The name in the request is not valid: it must match ^[0-9a-zA-Z-]+$ and have at most 127 characters.")
+}
+
 func vaultNotFound(name string) error {
 	return fault.NotFound("VaultNotFound", "The vault '%s' was not found.", name)
 }

@@ -1,6 +1,13 @@
 package keyvault
 
-import "context"
+import (
+	"context"
+	"maps"
+	"slices"
+)
+
+// APIVersionsForTest lists the versions that clients may ask for.
+func APIVersionsForTest() []string { return slices.Sorted(maps.Keys(apiVersions)) }
 
 // DeletedSecretForTest reads the value of a deleted secret, which the data
 // plane does not show.

@@ -260,7 +260,7 @@ func (rq *request) parameters() error {
 		return badParameter("The api-version '%.40s' is not supported.", strings.ToValidUTF8(rq.api, "?"))
 	}
 	if strings.Contains(rq.route.pattern, "{name}") && !validName(rq.name) {
-		return badParameter("The name in the request is not valid: it must match ^[0-9a-zA-Z-]+$ and have at most 127 characters.")
+		return badName()
 	}
 	return nil
 }

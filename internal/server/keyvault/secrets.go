@@ -8,19 +8,19 @@ import (
 	"github.com/podkey/podkey/internal/store"
 )
 
-// change is what a set or an update says about a version; nil members are
-// not said.
-type change struct {
+// SecretChange is what a set or an update says about a version; nil members
+// are not said.
+type SecretChange struct {
 	Value       *string
 	ContentType *string
 	Enabled     *bool
-	NotBefore   *int64
-	Expires     *int64
-	Tags        map[string]string // nil: not said
+	NotBefore   *int64 // Unix seconds
+	Expires     *int64 // Unix seconds
+	Tags        map[string]string
 }
 
 // apply puts what the change says into the version.
-func (c *change) apply(ver *version) {
+func (c *SecretChange) apply(ver *version) {
 	if c.Value != nil {
 		ver.Value = *c.Value
 	}
@@ -52,6 +52,20 @@ func (v *Vaults) stillThere(tx *store.Tx, vault *Vault) error {
 		return vaultNotFound(vault.Name)
 	}
 	return nil
+}
+
+// secretIn reads a live secret in a transaction that is to change it, or one
+// of its versions: id may name one, else it is empty. The transaction depends
+// on the vault too.
+func (v *Vaults) secretIn(tx *store.Tx, vault *Vault, name, id string) (secret, error) {
+	if err := v.stillThere(tx, vault); err != nil {
+		return secret{}, err
+	}
+	got, ok, err := v.secrets.Get(tx, secretKey(vault.UID, name))
+	if err == nil && (!ok || id != "" && !validVersion(id)) {
+		err = secretNotFound(name, id)
+	}
+	return got, err
 }
 
 // nameFree refuses a name that a deleted secret holds. One that is past its
@@ -91,7 +105,7 @@ func (v *Vaults) wipeExpired(tx *store.Tx, vaultUID, name string) error {
 }
 
 // setSecret makes a new version of a secret, the first one if there is none.
-func (v *Vaults) setSecret(ctx context.Context, vault *Vault, name string, c change) (put secret, err error) {
+func (v *Vaults) setSecret(ctx context.Context, vault *Vault, name string, c SecretChange) (put secret, err error) {
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
 		if err := v.stillThere(tx, vault); err != nil {
 			return err
@@ -142,27 +156,21 @@ func (v *Vaults) getSecret(ctx context.Context, vault *Vault, name, id string) (
 
 // updateSecret changes the attributes of a version; of the current one if id
 // is empty.
-func (v *Vaults) updateSecret(ctx context.Context, vault *Vault, name, id string, c change) (put secret, err error) {
+func (v *Vaults) updateSecret(ctx context.Context, vault *Vault, name, id string, c SecretChange) (put secret, err error) {
 	c.Value = nil
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
-		if err := v.stillThere(tx, vault); err != nil {
-			return err
-		}
-		key := secretKey(vault.UID, name)
-		got, ok, err := v.secrets.Get(tx, key)
+		got, err := v.secretIn(tx, vault, name, id)
 		if err != nil {
 			return err
-		}
-		if !ok || id != "" && !validVersion(id) {
-			return secretNotFound(name, id)
 		}
 		put = got
 		if id == "" || id == got.ID {
 			c.apply(&put.version)
 			put.Updated = v.now().Unix()
-			return v.secrets.Put(tx, key, put)
+			return v.secrets.Put(tx, secretKey(vault.UID, name), put)
 		}
 		olderKey := versionKey(vault.UID, got.Serial, id)
+		var ok bool
 		put.version, ok, err = v.versions.Get(tx, olderKey)
 		if err != nil {
 			return err
@@ -180,18 +188,11 @@ func (v *Vaults) updateSecret(ctx context.Context, vault *Vault, name, id string
 // deleteSecret soft-deletes a secret with all its versions.
 func (v *Vaults) deleteSecret(ctx context.Context, vault *Vault, name string) (d deletedSecret, err error) {
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
-		if err := v.stillThere(tx, vault); err != nil {
-			return err
-		}
-		key := secretKey(vault.UID, name)
-		got, ok, err := v.secrets.Get(tx, key)
+		got, err := v.secretIn(tx, vault, name, "")
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return secretNotFound(name, "")
-		}
-		now := v.now().Unix()
+		key, now := secretKey(vault.UID, name), v.now().Unix()
 		d = deletedSecret{secret: got, DeletedAt: now, PurgeAt: now + int64(vault.RetentionDays)*int64(day.Seconds())}
 		v.secrets.Delete(tx, key)
 		if err := v.deleted.Put(tx, key, d); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podkey/podkey/internal/server/keyvault"
 	"github.com/podkey/podkey/internal/store"
 	"github.com/podkey/podkey/internal/store/storetest"
 )
@@ -39,10 +40,17 @@ func TestEveryApiVersion(t *testing.T) {
 	s := newSystem(t)
 	s.set("kv1", "s", "one")
 	s.set("kv1", "s", "two")
+	versions := keyvault.APIVersionsForTest()
 	for _, v := range []string{
 		"2015-06-01", "2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "7.6-preview.1", "7.6-preview.2", "2025-06-01-preview",
 		"2025-07-01", "2026-01-01-preview", "2026-03-01-preview", "2026-04-01", "2026-05-01-preview", "2026-07-01-preview",
+		"7.3-preview", "7.4-preview.1", "7.5-preview.1",
 	} {
+		if !slices.Contains(versions, v) {
+			t.Errorf("%s is not in the list", v)
+		}
+	}
+	for _, v := range versions {
 		a := s.ok("reader", "GET", "kv1", "/secrets/s?api-version="+v, nil)
 		if a.str("value") != "two" {
 			t.Errorf("%s: %s", v, a.raw)

@@ -59,7 +59,7 @@ func (s *storage) must(err error) {
 
 func (s *storage) set(v *Vault, name, value string) {
 	s.t.Helper()
-	_, err := s.setSecret(s.ctx, v, name, change{Value: &value})
+	_, err := s.setSecret(s.ctx, v, name, SecretChange{Value: &value})
 	s.must(err)
 }
 
@@ -266,7 +266,7 @@ func TestRestoreThatLosesItsNameLeavesNothing(t *testing.T) {
 				return
 			}
 			value := "set"
-			_, err := s.setSecret(s.ctx, &s.one, "s", change{Value: &value})
+			_, err := s.setSecret(s.ctx, &s.one, "s", SecretChange{Value: &value})
 			results <- err
 		}()
 	}
@@ -293,9 +293,12 @@ func TestWriteToVaultThatHasGone(t *testing.T) {
 	blob, err := s.backupSecret(s.ctx, &s.one, "s")
 	s.must(err)
 	writes := map[string]func() error{
-		"set":     func() error { _, err := s.setSecret(s.ctx, &s.one, "new", change{Value: new(string)}); return err },
-		"again":   func() error { _, err := s.setSecret(s.ctx, &s.one, "s", change{Value: new(string)}); return err },
-		"update":  func() error { _, err := s.updateSecret(s.ctx, &s.one, "s", "", change{}); return err },
+		"set": func() error {
+			_, err := s.setSecret(s.ctx, &s.one, "new", SecretChange{Value: new(string)})
+			return err
+		},
+		"again":   func() error { _, err := s.setSecret(s.ctx, &s.one, "s", SecretChange{Value: new(string)}); return err },
+		"update":  func() error { _, err := s.updateSecret(s.ctx, &s.one, "s", "", SecretChange{}); return err },
 		"delete":  func() error { _, err := s.deleteSecret(s.ctx, &s.one, "s"); return err },
 		"recover": func() error { _, err := s.recoverSecret(s.ctx, &s.one, "gone"); return err },
 		"purge":   func() error { return s.purgeSecret(s.ctx, &s.one, "gone") },

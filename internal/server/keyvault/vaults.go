@@ -40,12 +40,7 @@ func (v *Vaults) Put(ctx context.Context, s Spec) (_ Vault, created bool, err er
 	if uuid.Validate(s.TenantID) != nil {
 		return Vault{}, false, fault.BadRequest("BadRequest", "The vault's tenant is not a GUID.")
 	}
-	id := vaultID(s.SubscriptionID, s.ResourceGroup, s.Name)
-	if strings.EqualFold(s.Properties.CreateMode, "recover") {
-		if _, err := v.Recover(ctx, id, s.By); err != nil {
-			return Vault{}, false, err
-		}
-	} else if m := s.Properties.CreateMode; m != "" && !strings.EqualFold(m, "default") {
+	if m := s.Properties.CreateMode; m != "" && !strings.EqualFold(m, "default") && !s.recovers() {
 		return Vault{}, false, fault.BadRequest("BadRequest", "The createMode must be 'default' or 'recover'.")
 	}
 	if err := v.freeExpired(ctx, s.Name); err != nil {
@@ -53,21 +48,10 @@ func (v *Vaults) Put(ctx context.Context, s Spec) (_ Vault, created bool, err er
 	}
 	var put Vault
 	err = v.store.Update(ctx, func(tx *store.Tx) error {
-		key := strings.ToLower(s.Name)
-		old, had, err := v.vaults.Get(tx, key)
-		if err != nil {
+		var err error
+		if put, created, err = v.target(tx, &s); err != nil {
 			return err
 		}
-		if had && !strings.EqualFold(old.ID, id) {
-			return nameTaken(s.Name)
-		}
-		if !had {
-			if _, held, err := v.deletedVaults.Get(tx, key); err != nil || held {
-				return orErr(err, nameHeld())
-			}
-			old = v.fresh(&s, id)
-		}
-		put, created = old, !had
 		if err := put.move(&s); err != nil {
 			return err
 		}
@@ -76,12 +60,39 @@ func (v *Vaults) Put(ctx context.Context, s Spec) (_ Vault, created bool, err er
 		}
 		put.Tags = maps.Clone(s.Tags)
 		put.Updated, put.UpdatedBy = v.now().UTC(), s.By
-		return v.vaults.Put(tx, key, put)
+		return v.vaults.Put(tx, strings.ToLower(s.Name), put)
 	})
 	if err != nil {
 		return Vault{}, false, err
 	}
 	return put, created, nil
+}
+
+// recovers reports whether a deleted vault is to come back.
+func (s *Spec) recovers() bool { return strings.EqualFold(s.Properties.CreateMode, "recover") }
+
+// target is the vault that a Put works on, as it is before: the one that is
+// there, the deleted one, or a fresh one.
+func (v *Vaults) target(tx *store.Tx, s *Spec) (_ Vault, created bool, err error) {
+	id := vaultID(s.SubscriptionID, s.ResourceGroup, s.Name)
+	if s.recovers() {
+		vault, err := v.recovered(tx, id)
+		return vault, false, err
+	}
+	key := strings.ToLower(s.Name)
+	old, had, err := v.vaults.Get(tx, key)
+	switch {
+	case err != nil:
+		return Vault{}, false, err
+	case had && !strings.EqualFold(old.ID, id):
+		return Vault{}, false, nameTaken(s.Name)
+	case had:
+		return old, false, nil
+	}
+	if _, held, err := v.deletedVaults.Get(tx, key); err != nil || held {
+		return Vault{}, false, orErr(err, nameHeld())
+	}
+	return v.fresh(s, id), true, nil
 }
 
 // fresh is a new vault with the defaults.

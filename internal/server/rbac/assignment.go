@@ -85,7 +85,8 @@ func assignmentKey(tenant, scope, name string) string {
 // Description. It does not ask whether the caller may: the plane has done
 // that. Faults: the same principal and role at the scope under another name
 // (Clash, RoleAssignmentExists); a name in use for something else (Invalid,
-// RoleAssignmentUpdateNotPermitted); unknown role or principal; a condition.
+// RoleAssignmentUpdateNotPermitted); unknown role or principal; a custom role
+// that cannot be assigned at the scope; a condition.
 func (r *RBAC) PutAssignment(ctx context.Context, a Assignment) (_ Assignment, created bool, err error) {
 	if err := r.check(ctx, &a); err != nil {
 		return Assignment{}, false, err
@@ -94,6 +95,9 @@ func (r *RBAC) PutAssignment(ctx context.Context, a Assignment) (_ Assignment, c
 	a.CreatedOn, a.UpdatedOn, a.UpdatedBy = now, now, a.CreatedBy
 	var put Assignment
 	err = r.store.Update(ctx, func(tx *store.Tx) error {
+		if err := r.checkAssignable(tx, &a); err != nil {
+			return err
+		}
 		old, had, err := r.conflict(tx, &a)
 		if err != nil {
 			return err
@@ -169,9 +173,6 @@ func (r *RBAC) check(ctx context.Context, a *Assignment) error {
 	if role == "" {
 		return fault.BadRequest("InvalidRoleDefinitionId", "The role definition ID '%.120s' is not valid.", a.RoleDefinitionID)
 	}
-	if r.roles[role] == nil {
-		return fault.BadRequest("RoleDefinitionDoesNotExist", "The specified role definition with ID '%s' does not exist.", strings.ReplaceAll(role, "-", ""))
-	}
 	a.RoleDefinitionID = role
 	return r.checkPrincipal(ctx, a)
 }
@@ -220,7 +221,6 @@ func (r *RBAC) Assignment(ctx context.Context, tenantID, scope, name string) (As
 type Filter struct {
 	AtScope     bool   // leave out assignments below the scope
 	PrincipalID string // of this principal only
-	AssignedTo  string // as PrincipalID; membership in groups is known from tokens alone
 }
 
 // Assignments lists the assignments that a look at the scope shows: those at
@@ -228,19 +228,14 @@ type Filter struct {
 // otherwise, those below it. They are ordered by scope and name.
 func (r *RBAC) Assignments(ctx context.Context, tenantID, scope string, f Filter) ([]Assignment, error) {
 	tenantID = strings.ToLower(tenantID)
-	all, err := r.assignments.Scan(ctx, tenantID+"/", "", 0)
+	all, err := r.candidates(ctx, tenantID, f)
 	if err != nil {
 		return nil, err
 	}
 	key := scopeKey(scope)
 	var found []Assignment
 	for i := range all {
-		a := &all[i].Value
-		if all[i].Err != nil ||
-			f.PrincipalID != "" && !strings.EqualFold(f.PrincipalID, a.PrincipalID) ||
-			f.AssignedTo != "" && !strings.EqualFold(f.AssignedTo, a.PrincipalID) {
-			continue
-		}
+		a := &all[i]
 		at := scopeKey(a.Scope)
 		if covers(at, key) || at == rootGroup+tenantID || !f.AtScope && covers(key, at) {
 			found = append(found, *a)
@@ -253,6 +248,26 @@ func (r *RBAC) Assignments(ctx context.Context, tenantID, scope string, f Filter
 		return strings.Compare(a.Name, b.Name)
 	})
 	return found, nil
+}
+
+// candidates are the assignments of a tenant that the filter's principal has:
+// by the index, since a tenant may have many; without a principal, all.
+func (r *RBAC) candidates(ctx context.Context, tenant string, f Filter) ([]Assignment, error) {
+	if f.PrincipalID != "" {
+		held, err := r.assignments.Find(ctx, "principal", strings.ToLower(f.PrincipalID))
+		return slices.DeleteFunc(held, func(a Assignment) bool { return a.TenantID != tenant }), err
+	}
+	entries, err := r.assignments.Scan(ctx, store.Key(tenant)+"/", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Assignment, 0, len(entries))
+	for _, e := range entries {
+		if e.Err == nil {
+			all = append(all, e.Value)
+		}
+	}
+	return all, nil
 }
 
 // DeleteAssignment removes the assignment with a name at exactly the scope

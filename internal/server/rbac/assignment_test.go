@@ -86,7 +86,9 @@ func TestAssignments(t *testing.T) {
 		{"all around a group", group, rbac.Filter{}, []string{"/", root, sub, group, vault}},
 		{"without below", group, rbac.Filter{AtScope: true}, []string{"/", root, sub, group}},
 		{"of one principal", strings.ToLower(group), rbac.Filter{PrincipalID: strings.ToUpper(p.ObjectID)}, []string{"/", root, sub, vault}},
-		{"assigned to", group, rbac.Filter{AssignedTo: q.ObjectID}, []string{group}},
+		{"of another principal", group, rbac.Filter{PrincipalID: q.ObjectID}, []string{group}},
+		{"of one principal, without below", group, rbac.Filter{PrincipalID: p.ObjectID, AtScope: true}, []string{"/", root, sub}},
+		{"of nobody", group, rbac.Filter{PrincipalID: guid(77)}, nil},
 		{"everything", "/", rbac.Filter{}, []string{"/", root, sub, group, vault, sub + "/resourceGroups/other"}},
 		{"below a vault of a similar name", vault + "2", rbac.Filter{AtScope: true}, []string{"/", root, sub, group}},
 	} {

@@ -2,8 +2,11 @@ package rbac
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
+
+	"github.com/podkey/podkey/internal/store"
 )
 
 // holding is one role assignment, ready to be matched.
@@ -26,7 +29,7 @@ func (h *holding) grants(req *Request, object string) bool {
 }
 
 // heldCache remembers the holdings of principals that asked lately, for as
-// long as no assignment changes.
+// long as no assignment and no custom role changes.
 type heldCache struct {
 	mu         sync.RWMutex
 	generation int64
@@ -40,7 +43,7 @@ const maxHeld = 20_000
 // is read before the table, so what is stored under it is never older than
 // it says: an assignment that was removed does not grant once more.
 func (r *RBAC) holdings(ctx context.Context, principal string) ([]holding, error) {
-	gen, err := r.assignments.Generation(ctx)
+	gen, err := r.generation(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +60,9 @@ func (r *RBAC) holdings(ctx context.Context, principal string) ([]holding, error
 	if err != nil {
 		return nil, err
 	}
-	held = r.compile(found)
+	if held, err = r.compile(ctx, found); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.generation < gen || len(c.held) >= maxHeld || c.held == nil {
@@ -69,12 +74,27 @@ func (r *RBAC) holdings(ctx context.Context, principal string) ([]holding, error
 	return held, nil
 }
 
-// compile leaves out assignments of roles that this program does not know.
-func (r *RBAC) compile(found []Assignment) []holding {
+// generation changes with every change of what holdings are made of. Neither
+// of the two falls, so their sum is the same only if both are.
+func (r *RBAC) generation(ctx context.Context) (int64, error) {
+	assignments, err := r.assignments.Generation(ctx)
+	if err != nil {
+		return 0, err
+	}
+	custom, err := r.custom.Generation(ctx)
+	return assignments + custom, err
+}
+
+// compile leaves out assignments of roles that are not known: of built-in
+// ones that this version of the program does not have.
+func (r *RBAC) compile(ctx context.Context, found []Assignment) ([]holding, error) {
 	held := make([]holding, 0, len(found))
 	for i := range found {
 		a := &found[i]
-		ro := r.roles[a.RoleDefinitionID]
+		ro, err := r.roleOf(ctx, a)
+		if err != nil {
+			return nil, err
+		}
 		if ro == nil {
 			continue
 		}
@@ -85,7 +105,24 @@ func (r *RBAC) compile(found []Assignment) []holding {
 		}
 		held = append(held, h)
 	}
-	return held
+	return held, nil
+}
+
+// roleOf returns the role that an assignment gives, or nil. Where a custom
+// role can be assigned is looked at again: it bounds what the role can give,
+// however the assignment came about.
+func (r *RBAC) roleOf(ctx context.Context, a *Assignment) (*role, error) {
+	if ro := r.roles[a.RoleDefinitionID]; ro != nil {
+		return ro, nil
+	}
+	d, ok, err := r.custom.Load(ctx, definitionKey(a.TenantID, a.RoleDefinitionID))
+	if _, damaged := errors.AsType[*store.DamagedError](err); damaged {
+		return nil, nil // it gives nothing; the other roles of the caller still count
+	}
+	if err != nil || !ok || !d.AssignableAt(a.Scope) {
+		return nil, err
+	}
+	return compileRole(d), nil
 }
 
 // rootGroup, followed by a tenant's id, is the scope of the management group

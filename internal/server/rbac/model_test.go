@@ -51,7 +51,7 @@ func anyGlob(patterns []string, action string) bool {
 
 func TestDecisionsAgreeWithNaiveEvaluator(t *testing.T) {
 	f := newFixture(t)
-	defs, err := f.Definitions(t.Context(), "/")
+	defs, err := f.Definitions(t.Context(), tenantA, "/", false)
 	if err != nil {
 		t.Fatal(err)
 	}

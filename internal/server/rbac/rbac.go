@@ -2,15 +2,16 @@
 //
 // [RBAC.Authorize] is the one place where a caller is allowed or refused: by
 // role assignments, or, for a vault that has them, by its access policies. It
-// owns the built-in role definitions, the role assignments and the matching
-// of both. It guarantees that
+// owns the built-in role definitions, the custom ones of each tenant, the
+// role assignments and the matching of all. It guarantees that
 //
 //   - what no rule allows is refused: an empty action, an unnamed caller, a
 //     caller or a rule of another tenant than the object's, and a caller that
 //     the directory no longer knows or has disabled, whatever its token says;
 //   - a decision is in the audit log before it is returned, and a decision
 //     that cannot be written is a refusal;
-//   - a change of an assignment counts from the next decision on.
+//   - a change of an assignment or of a custom role counts from the next
+//     decision on, and no assignment speaks of a role that is not there.
 //
 // Scopes, actions and ids are compared without regard to case, as Azure does.
 package rbac
@@ -18,6 +19,7 @@ package rbac
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,11 +42,12 @@ type RBAC struct {
 	log         *audit.Log
 	now         func() time.Time
 	assignments *store.Table[Assignment]
-	roles       map[string]*role // by lower-case GUID
+	custom      *store.Table[RoleDefinition] // by tenant and GUID
+	roles       map[string]*role             // the built-in ones, by lower-case GUID
 	held        heldCache
 }
 
-// New declares the table of role assignments. Call it before Store.Load.
+// New declares the tables of role assignments and custom roles. Call it before Store.Load.
 func New(s *store.Store, d *directory.Directory, l *audit.Log, o Options) *RBAC {
 	r := &RBAC{store: s, directory: d, log: l, now: o.Now, roles: compileRoles(builtIn)}
 	if r.now == nil {
@@ -55,7 +58,12 @@ func New(s *store.Store, d *directory.Directory, l *audit.Log, o Options) *RBAC 
 		Indexes: map[string]func(*Assignment) []string{
 			"principal": func(a *Assignment) []string { return []string{a.PrincipalID} },
 			"name":      func(a *Assignment) []string { return []string{a.TenantID + "/" + a.Name} },
+			"role":      func(a *Assignment) []string { return []string{a.TenantID + "/" + a.RoleDefinitionID} },
 		},
+	})
+	r.custom = store.NewTable(s, "roledefinition", store.TableOptions[RoleDefinition]{
+		Mode:    store.Plain,
+		Indexes: map[string]func(*RoleDefinition) []string{"name": func(d *RoleDefinition) []string { return []string{nameKey(d)} }},
 	})
 	return r
 }
@@ -77,6 +85,13 @@ type Request struct {
 	// be set when Action writes or deletes a role assignment: some roles may
 	// hand out certain others only, and count as refusing without it.
 	RoleDefinitionID string
+
+	// Members lets every principal of the tenant through that the directory
+	// knows, and Owners those whose object it is, by object id: for the
+	// directory, which people read and look after without a role. Everybody
+	// else needs one.
+	Members bool
+	Owners  []string
 
 	// UsePolicies makes Policies decide instead of role assignments, for a
 	// vault in the access-policy model: PolicyKind is keys, secrets,
@@ -199,7 +214,12 @@ func (r *RBAC) decide(ctx context.Context, req *Request) (decision, error) {
 	if !known {
 		return decision{reason: "the caller is deleted or disabled in the directory"}, nil
 	}
-	if req.UsePolicies {
+	switch {
+	case slices.ContainsFunc(req.Owners, func(id string) bool { return strings.EqualFold(id, p.ObjectID) }):
+		return decision{allowed: true, reason: "the caller owns the object"}, nil
+	case req.Members:
+		return decision{allowed: true, reason: "every member of the tenant may"}, nil
+	case req.UsePolicies:
 		return decideByPolicies(req), nil
 	}
 	return r.decideByRoles(ctx, req)

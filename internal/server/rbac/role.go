@@ -4,27 +4,41 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/podkey/podkey/internal/store"
 )
 
-// BuiltInRole is the type of role definitions that nobody made, as the
-// management API spells it. There are no others.
-const BuiltInRole = "BuiltInRole"
+// The types of role definitions, as the management API spells them: those
+// that every tenant has, and those that a tenant made.
+const (
+	BuiltInRole = "BuiltInRole"
+	CustomRole  = "CustomRole"
+)
 
 // RoleDefinition is a named set of actions. The shape is that of the
 // management API's properties, with one set of permissions.
 type RoleDefinition struct {
-	ID               string // GUID, lower case
-	Name             string // display name
-	Type             string // BuiltInRole
-	Description      string
-	AssignableScopes []string
-	Actions          []string
-	NotActions       []string
-	DataActions      []string
-	NotDataActions   []string
+	ID               string   `json:"id"`                 // GUID, lower case
+	TenantID         string   `json:"tenantId,omitempty"` // whose custom role it is; empty for a built-in one
+	Name             string   `json:"name"`               // display name
+	Type             string   `json:"type"`               // BuiltInRole or CustomRole
+	Description      string   `json:"description,omitempty"`
+	AssignableScopes []string `json:"assignableScopes"`
+	Actions          []string `json:"actions"`
+	NotActions       []string `json:"notActions"`
+	DataActions      []string `json:"dataActions"`
+	NotDataActions   []string `json:"notDataActions"`
 	// MayAssign limits which roles a holder may assign and unassign, by GUID;
-	// nil means no limit. Azure writes it as a condition, see [RoleDefinition.Condition].
-	MayAssign []string
+	// nil means no limit. Azure writes it as a condition, see
+	// [RoleDefinition.Condition]. No custom role has one.
+	MayAssign []string `json:"-"`
+
+	// Of custom roles alone: when and by whom (object ids of callers).
+	CreatedOn time.Time `json:"createdOn,omitzero"`
+	UpdatedOn time.Time `json:"updatedOn,omitzero"`
+	CreatedBy string    `json:"createdBy,omitempty"`
+	UpdatedBy string    `json:"updatedBy,omitempty"`
 }
 
 // ConditionVersion is the version of the language of conditions.
@@ -43,26 +57,55 @@ func (d *RoleDefinition) Condition() string {
 	return clause("write", "Request") + " AND " + clause("delete", "Resource")
 }
 
-// Definitions returns the roles that can be assigned at a scope, in order of
-// name. The built-in ones can be assigned everywhere.
-func (r *RBAC) Definitions(_ context.Context, scope string) ([]RoleDefinition, error) {
+// Definitions returns the roles that can be assigned at a scope in a tenant,
+// and, if below is set, those that can be assigned somewhere below it, in
+// order of name. The built-in ones can be assigned everywhere.
+func (r *RBAC) Definitions(ctx context.Context, tenant, scope string, below bool) ([]RoleDefinition, error) {
 	var defs []RoleDefinition
 	for _, ro := range r.roles {
-		if slices.ContainsFunc(ro.def.AssignableScopes, func(s string) bool { return covers(scopeKey(s), scope) }) {
-			defs = append(defs, ro.def)
+		defs = append(defs, ro.def)
+	}
+	custom, err := r.custom.Scan(ctx, store.Key(strings.ToLower(tenant))+"/", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range custom {
+		if e.Err == nil && (e.Value.AssignableAt(scope) || below && e.Value.assignableBelow(scope)) {
+			defs = append(defs, e.Value)
 		}
 	}
 	slices.SortFunc(defs, func(a, b RoleDefinition) int { return strings.Compare(a.Name, b.Name) })
 	return defs, nil
 }
 
-// Definition finds a role by its GUID, in any case.
-func (r *RBAC) Definition(_ context.Context, guid string) (RoleDefinition, bool, error) {
-	ro := r.roles[strings.ToLower(guid)]
-	if ro == nil {
-		return RoleDefinition{}, false, nil
+// Definition finds a role of a tenant, or a built-in one, by its GUID, in any
+// case.
+func (r *RBAC) Definition(ctx context.Context, tenant, guid string) (RoleDefinition, bool, error) {
+	guid = strings.ToLower(guid)
+	if ro := r.roles[guid]; ro != nil {
+		return ro.def, true, nil
 	}
-	return ro.def, true, nil
+	return r.custom.Load(ctx, definitionKey(strings.ToLower(tenant), guid))
+}
+
+// SeenFrom reports whether a look at a scope, given in any case, shows the
+// role: it can be assigned there or somewhere below.
+func (d *RoleDefinition) SeenFrom(scope string) bool {
+	return d.AssignableAt(scope) || d.assignableBelow(scope)
+}
+
+// AssignableAt reports whether the role can be assigned at a scope, given in
+// any case.
+func (d *RoleDefinition) AssignableAt(scope string) bool {
+	key := scopeKey(scope)
+	return slices.ContainsFunc(d.AssignableScopes, func(s string) bool { return covers(scopeKey(s), key) })
+}
+
+// assignableBelow reports whether one of the role's assignable scopes lies at
+// or below a scope.
+func (d *RoleDefinition) assignableBelow(scope string) bool {
+	key := scopeKey(scope)
+	return slices.ContainsFunc(d.AssignableScopes, func(s string) bool { return covers(key, scopeKey(s)) })
 }
 
 // role is a definition with its patterns ready to match.
@@ -75,15 +118,19 @@ type role struct {
 func compileRoles(defs []RoleDefinition) map[string]*role {
 	roles := make(map[string]*role, len(defs))
 	for _, d := range defs {
-		roles[d.ID] = &role{
-			def:            d,
-			actions:        lowerAll(d.Actions),
-			notActions:     lowerAll(d.NotActions),
-			dataActions:    lowerAll(d.DataActions),
-			notDataActions: lowerAll(d.NotDataActions),
-		}
+		roles[d.ID] = compileRole(d)
 	}
 	return roles
+}
+
+func compileRole(d RoleDefinition) *role {
+	return &role{
+		def:            d,
+		actions:        lowerAll(d.Actions),
+		notActions:     lowerAll(d.NotActions),
+		dataActions:    lowerAll(d.DataActions),
+		notDataActions: lowerAll(d.NotDataActions),
+	}
 }
 
 func lowerAll(ss []string) []string {

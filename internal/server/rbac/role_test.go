@@ -9,7 +9,7 @@ import (
 
 func TestDefinitions(t *testing.T) {
 	f := newFixture(t)
-	defs, err := f.Definitions(t.Context(), vault)
+	defs, err := f.Definitions(t.Context(), tenantA, vault, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestDefinitions(t *testing.T) {
 		if d.Actions == nil || d.NotActions == nil || d.DataActions == nil || d.NotDataActions == nil {
 			t.Errorf("%s has a list that would be null", d.Name)
 		}
-		got, ok, err := f.Definition(t.Context(), strings.ToUpper(d.ID))
+		got, ok, err := f.Definition(t.Context(), tenantA, strings.ToUpper(d.ID))
 		if err != nil || !ok || got.Name != d.Name {
 			t.Errorf("%s is not found by its id", d.Name)
 		}
@@ -41,14 +41,14 @@ func TestDefinitions(t *testing.T) {
 	if len(defs) != 20 {
 		t.Errorf("%d definitions", len(defs))
 	}
-	if _, ok, err := f.Definition(t.Context(), "Owner"); ok || err != nil {
+	if _, ok, err := f.Definition(t.Context(), tenantA, "Owner"); ok || err != nil {
 		t.Errorf("found by name: %v %v", ok, err)
 	}
 }
 
 func TestCondition(t *testing.T) {
 	f := newFixture(t)
-	d, _, _ := f.Definition(t.Context(), rbac.KeyVaultDataAccessAdministrator)
+	d, _, _ := f.Definition(t.Context(), tenantA, rbac.KeyVaultDataAccessAdministrator)
 	c := d.Condition()
 	for _, part := range []string{
 		"((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR (@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals{" + rbac.KeyVaultAdministrator + ", ",
@@ -59,7 +59,7 @@ func TestCondition(t *testing.T) {
 			t.Errorf("%s\nlacks %s", c, part)
 		}
 	}
-	if d, _, _ := f.Definition(t.Context(), rbac.Owner); d.Condition() != "" {
+	if d, _, _ := f.Definition(t.Context(), tenantA, rbac.Owner); d.Condition() != "" {
 		t.Error(d.Condition())
 	}
 }

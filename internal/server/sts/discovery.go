@@ -12,7 +12,7 @@ import (
 )
 
 // openIDDocument is a tenant's discovery document, with Entra's members in
-// Entra's order.
+// Entra's order, as far as there is something behind them.
 type openIDDocument struct {
 	TokenEndpoint         string   `json:"token_endpoint"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported"`
@@ -21,17 +21,17 @@ type openIDDocument struct {
 	SubjectTypes          []string `json:"subject_types_supported"`
 	IDTokenAlgorithms     []string `json:"id_token_signing_alg_values_supported"`
 	ResponseTypes         []string `json:"response_types_supported"`
+	GrantTypes            []string `json:"grant_types_supported"`
+	ChallengeMethods      []string `json:"code_challenge_methods_supported"`
 	Scopes                []string `json:"scopes_supported"`
 	Issuer                string   `json:"issuer"`
 	RequestURISupported   bool     `json:"request_uri_parameter_supported"`
-	UserInfoEndpoint      string   `json:"userinfo_endpoint"`
 	AuthorizationEndpoint string   `json:"authorization_endpoint"`
 	DeviceEndpoint        string   `json:"device_authorization_endpoint"`
 	HTTPLogout            bool     `json:"http_logout_supported"`
 	FrontchannelLogout    bool     `json:"frontchannel_logout_supported"`
 	EndSessionEndpoint    string   `json:"end_session_endpoint"`
 	Claims                []string `json:"claims_supported"`
-	KerberosEndpoint      string   `json:"kerberos_endpoint"`
 	TenantRegion          *string  `json:"tenant_region_scope"`
 	CloudInstance         string   `json:"cloud_instance_name"`
 	CloudGraphHost        string   `json:"cloud_graph_host_name"`
@@ -59,27 +59,25 @@ func (s *service) openIDConfiguration(version int) web.HandlerFunc {
 		}
 		doc := openIDDocument{
 			TokenEndpoint:         oauth + "/token",
-			TokenAuthMethods:      []string{"client_secret_post", "private_key_jwt", "client_secret_basic", "self_signed_tls_client_auth"},
+			TokenAuthMethods:      []string{"client_secret_post", "private_key_jwt", "client_secret_basic", "none"},
 			JWKSURI:               keys,
-			ResponseModes:         []string{"query", "fragment", "form_post"},
+			ResponseModes:         []string{modeQuery, modeFragment, modePost},
 			SubjectTypes:          []string{"pairwise"},
 			IDTokenAlgorithms:     []string{"RS256"},
-			ResponseTypes:         []string{"code", "id_token", "code id_token", "id_token token"},
+			ResponseTypes:         []string{"code"},
+			GrantTypes:            s.grantTypes(),
+			ChallengeMethods:      []string{"S256"},
 			Scopes:                []string{"openid", "profile", "email", "offline_access"},
 			Issuer:                issuer,
-			UserInfoEndpoint:      base + "/openid/userinfo",
 			AuthorizationEndpoint: oauth + "/authorize",
 			DeviceEndpoint:        oauth + "/devicecode",
-			HTTPLogout:            true,
-			FrontchannelLogout:    true,
 			EndSessionEndpoint:    oauth + "/logout",
-			Claims: []string{"sub", "iss", "cloud_instance_name", "cloud_instance_host_name", "cloud_graph_host_name", "msgraph_host",
-				"aud", "exp", "iat", "auth_time", "acr", "nonce", "preferred_username", "name", "tid", "ver", "at_hash", "c_hash", "email"},
-			KerberosEndpoint: base + "/kerberos",
-			CloudInstance:    cloudInstance(n),
-			CloudGraphHost:   web.Host(n.Graph),
-			GraphHost:        web.Host(n.Graph),
-			RBACURL:          n.Management,
+			Claims: []string{"sub", "iss", "aud", "exp", "iat", "nbf", "auth_time", "amr", "nonce", "preferred_username",
+				"name", "oid", "sid", "tid", "uti", "ver"},
+			CloudInstance:  cloudInstance(n),
+			CloudGraphHost: web.Host(n.Graph),
+			GraphHost:      web.Host(n.Graph),
+			RBACURL:        n.Management,
 		}
 		if n == s.Azure {
 			doc.CloudGraphHost, doc.RBACURL = "graph.windows.net", "https://pas.windows.net"
@@ -91,6 +89,15 @@ func (s *service) openIDConfiguration(version int) web.HandlerFunc {
 		w.Header()["Cache-Control"] = cacheable
 		return web.WriteJSON(w, http.StatusOK, doc)
 	}
+}
+
+// grantTypes are the ways to get a token that are open.
+func (s *service) grantTypes() []string {
+	types := []string{grantClient, grantCode, grantRefresh, grantDevice}
+	if !s.SignIn.DisablePasswords {
+		types = append(types, grantPassword)
+	}
+	return types
 }
 
 // discoveryError is Entra's one difference between the token endpoint and the

@@ -18,7 +18,10 @@ type Error struct {
 	Status int    // HTTP status
 	Text   string // for the client, after "AADSTS<code>: "; never a secret
 
+	RetryAfter time.Duration // when it may be tried again; zero if that is no matter of time
+
 	// For the operator only.
+	Quiet    bool                // happens again and again without anybody's deciding anything: no audit line
 	Detail   string              // what exactly was wrong; may be empty
 	Mismatch *directory.Mismatch // why no federated credential matched; may be nil
 	Err      error               // cause; may be nil
@@ -53,6 +56,7 @@ const (
 	invalidResource    = "invalid_resource"
 	invalidTenant      = "invalid_tenant"
 	invalidInstance    = "invalid_instance"
+	invalidGrant       = "invalid_grant"
 	unauthorizedClient = "unauthorized_client"
 	unsupportedGrant   = "unsupported_grant_type"
 	unsupportedType    = "unsupported_response_type"

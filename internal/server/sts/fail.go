@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -29,15 +31,24 @@ func (s *service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	call := web.CallOf(r.Context())
 	s.stamp(w, r) // the edge refuses some requests before they reach Serve
 	e := asError(err, r.Method)
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(e.RetryAfter/time.Second)))
+	}
 	if e.Status == http.StatusMethodNotAllowed {
 		allow := "GET"
-		if strings.HasSuffix(r.URL.Path, "/token") {
+		switch path := strings.ToLower(r.URL.Path); {
+		case strings.HasSuffix(path, "/token"), strings.HasSuffix(path, "/devicecode"):
 			allow = "POST"
+		case isPage(path):
+			allow = "GET, POST"
 		}
 		w.Header().Set("Allow", allow)
 	}
 	if _, _, ok := r.BasicAuth(); ok && e.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Basic") // RFC 6749 5.2 demands the scheme that was used
+	}
+	if isPage(r.URL.Path) && s.failPage(w, r, e) == nil {
+		return
 	}
 	stamp := s.now().UTC().Format("2006-01-02 15:04:05Z")
 	_ = web.WriteJSON(w, e.Status, errorBody{
@@ -75,16 +86,9 @@ func asError(err error, method string) *Error {
 	return e
 }
 
-// unsupportedEndpoint answers for endpoints that the discovery documents have
-// to name and that are not served.
-func unsupportedEndpoint(_ http.ResponseWriter, r *http.Request) error {
-	path := r.URL.Path
-	switch {
-	case strings.HasSuffix(path, "/authorize"):
-		return badRequest(70005, unsupportedType, "Interactive sign-in is not supported here. Sign in as a service principal, or use a workload identity.")
-	case strings.HasSuffix(path, "/devicecode"):
-		return badRequest(70003, unsupportedGrant, "Sign-in with a device code is not supported here. Sign in as a service principal, or use a workload identity.")
-	}
+// unsupportedEndpoint answers for endpoints that clients know of Entra and that
+// are not served.
+func unsupportedEndpoint(http.ResponseWriter, *http.Request) error {
 	return refuse(http.StatusNotImplemented, 9002313, invalidRequest, "Invalid request. This endpoint is not supported here.")
 }
 

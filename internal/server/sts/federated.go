@@ -40,7 +40,7 @@ func (x *exchange) byFederation(a *token.Assertion) (proof, error) {
 		return proof{}, errOwnToken().because("the assertion is a token of ours, issued by %q", echo(a.Issuer))
 	}
 	cred, mismatch, err := x.Directory.MatchFederated(x.ctx, x.client.Owner, directory.Presented{
-		Issuer: a.Issuer, Subject: a.Subject, Audiences: a.Audience,
+		Issuer: a.Issuer, Subject: a.Subject, Audiences: a.Audience, Claims: a.Payload,
 	})
 	if err != nil {
 		return proof{}, err

@@ -70,7 +70,8 @@ func TestRefusals(t *testing.T) {
 		{"client id that is no GUID", "", form(g.federated(), map[string]string{"client_id": "web"}), 400, "unauthorized_client", 700016, "'web'"},
 		{"no grant type", "", form(g.federated(), map[string]string{"grant_type": ""}), 400, "invalid_request", 900144, "'grant_type'"},
 		{"unknown grant type", "", form(g.federated(), map[string]string{"grant_type": "magic"}), 400, "unsupported_grant_type", 70003, "'magic'"},
-		{"password grant", "", form(g.federated(), map[string]string{"grant_type": "password"}), 400, "unsupported_grant_type", 70003, ""},
+		{"password grant", "", form(g.federated(), map[string]string{"grant_type": "password"}), 400, "invalid_request", 900144, "'username'"},
+		{"password at a client with a credential", "", form(g.federated(), map[string]string{"grant_type": "password", "username": userName, "password": password}), 401, "invalid_client", 7000218, g.mi.ClientID},
 		{"no scope", "", form(g.federated(), map[string]string{"scope": ""}), 400, "invalid_request", 900144, "'scope'"},
 		{"no resource at the v1 endpoint", "/" + tenantID + "/oauth2/token", g.federated(), 400, "invalid_request", 900144, "'resource'"},
 		{"resource at the v2.0 endpoint", "", form(g.federated(), map[string]string{"resource": "https://vault.azure.net"}), 400, "invalid_request", 901002, ""},
@@ -291,12 +292,6 @@ func TestUnservedEndpoints(t *testing.T) {
 		oauth  string
 		code   int
 	}{
-		"/oauth2/v2.0/authorize?client_id=x&response_type=code": {400, "unsupported_response_type", 70005},
-		"/oauth2/authorize":          {400, "unsupported_response_type", 70005},
-		"/oauth2/v2.0/devicecode":    {400, "unsupported_grant_type", 70003},
-		"/oauth2/devicecode":         {400, "unsupported_grant_type", 70003},
-		"/oauth2/v2.0/logout":        {501, "invalid_request", 9002313},
-		"/oauth2/logout":             {501, "invalid_request", 9002313},
 		"/openid/userinfo":           {501, "invalid_request", 9002313},
 		"/kerberos":                  {501, "invalid_request", 9002313},
 		"/oauth2/v2.0/introspect":    {404, "invalid_request", 9002313},

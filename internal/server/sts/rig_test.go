@@ -25,6 +25,7 @@ import (
 	"github.com/podkey/podkey/internal/audit"
 	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/server/directory"
+	"github.com/podkey/podkey/internal/server/session"
 	"github.com/podkey/podkey/internal/server/sts"
 	"github.com/podkey/podkey/internal/store"
 	"github.com/podkey/podkey/internal/store/storetest"
@@ -42,6 +43,11 @@ const (
 	bareHost   = "127.0.0.1:8443"
 	regionHost = "westeurope.login.podkey.test:8443"
 	vaultScope = "https://vault.azure.net/.default"
+	userName   = "ada@contoso.example"
+	password   = "correct horse battery"
+	azCLI      = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
+	armScope   = "https://management.core.windows.net//.default"
+	azScope    = armScope + " offline_access openid profile"
 	assertType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
@@ -52,6 +58,7 @@ type rig struct {
 	t      testing.TB
 	edge   *web.Edge
 	dir    *directory.Directory
+	store  *session.Sessions
 	keys   *token.Keys
 	verify *token.Verifier
 	issuer *issuer
@@ -66,6 +73,7 @@ type rig struct {
 	sp     directory.ServicePrincipal
 	secret string // of app
 	secID  string // its key id
+	user   directory.User
 }
 
 func (g *rig) clock() time.Time {
@@ -87,6 +95,7 @@ func start(t testing.TB, adjust ...func(*sts.Handler)) *rig {
 	storetest.New(t, "", func(s *store.Store) {
 		g.dir = directory.New(s, directory.Options{Now: g.clock, AllowLoopback: true})
 		g.keys = token.NewKeys(s, token.Options{Now: g.clock})
+		g.store = session.New(s, session.Options{Now: g.clock})
 	})
 	if err := g.keys.Ensure(t.Context(), token.Tenant); err != nil {
 		t.Fatal(err)
@@ -95,7 +104,7 @@ func start(t testing.TB, adjust ...func(*sts.Handler)) *rig {
 	own := web.OwnNames("podkey.test:8443")
 	azure := web.AzureNames(own)
 	h := &sts.Handler{
-		Directory: g.dir, Keys: g.keys, Own: own, Azure: azure, Now: g.clock,
+		Directory: g.dir, Sessions: g.store, Keys: g.keys, Own: own, Azure: azure, Now: g.clock,
 		Foreign: &token.Foreign{Now: g.clock, AllowLoopback: true, RootCAs: g.issuer.roots()},
 		Audit:   audit.New(g.audit, audit.Options{Now: g.clock}),
 		Log:     slog.New(slog.NewJSONHandler(g.log, nil)),
@@ -148,6 +157,8 @@ func (g *rig) populate() {
 	must(err)
 	g.secret, g.secID = text, s.KeyID
 	_, err = g.dir.AddCertificate(ctx, g.app.ObjectID, "ci", clientCertificate())
+	must(err)
+	g.user, err = g.dir.CreateUser(ctx, directory.User{TenantID: tenantID, UserPrincipalName: userName, DisplayName: "Ada"}, password)
 	must(err)
 }
 
@@ -268,6 +279,13 @@ func (g *rig) accept(a *answer) *token.Access {
 		g.t.Fatalf("the token issued does not verify: %v", err)
 	}
 	return c
+}
+
+// verifyErr is what is wrong with a text as an access token.
+func (g *rig) verifyErr(raw string) error {
+	yes := func(string) bool { return true }
+	_, err := g.verify.Verify(g.t.Context(), raw, token.Expect{Issuer: func(string, string) bool { return true }, Audience: yes})
+	return err
 }
 
 // refuse checks a refusal completely.

@@ -29,11 +29,15 @@ type exchange struct {
 	asked    string // the resource, as presented
 	cae      bool   // the client understands continuous access evaluation
 	proof    proof
+
+	grant  *userGrant // how a client comes to act as a person; nil if it asks for itself
+	person *person    // whom the token acts as; nil likewise
+	scope  string     // of a person's token, as the answer repeats it
 }
 
 // proof is how the client authenticated.
 type proof struct {
-	class string // appidacr: "1" for a secret, "2" for an assertion
+	class string // appidacr: "0" for a public client, "1" for a secret, "2" for an assertion
 	via   string // which credential, for the audit line
 }
 
@@ -58,6 +62,7 @@ func (x *exchange) run(r *http.Request) (any, error) {
 	if x.form, err = readForm(r); err != nil {
 		return nil, err
 	}
+	x.grant = grantOf(x.form["grant_type"])
 	credential, err := x.identify(r)
 	if err != nil {
 		return nil, err
@@ -68,7 +73,14 @@ func (x *exchange) run(r *http.Request) (any, error) {
 	if x.proof, err = x.authenticate(credential); err != nil {
 		return nil, err
 	}
-	if x.version == 2 {
+	var about userScope
+	switch {
+	case x.grant != nil:
+		if about, err = x.scopeOfPerson(); err != nil {
+			return nil, err
+		}
+		x.asked = about.resource
+	case x.version == 2:
 		if x.asked, err = parseScope(x.form["scope"]); err != nil {
 			return nil, err
 		}
@@ -77,9 +89,14 @@ func (x *exchange) run(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := x.mint(res)
+	m, err := x.mint(res)
 	if err != nil {
 		return nil, err
+	}
+	if x.grant != nil {
+		if err := x.mintForPerson(&m, about); err != nil {
+			return nil, err
+		}
 	}
 	err = x.Audit.Write(x.ctx, audit.Record{
 		Plane: "login", Operation: operation, Object: echo(x.asked), Decision: audit.Allow,
@@ -88,7 +105,7 @@ func (x *exchange) run(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return answer, nil
+	return x.answer(&m), nil
 }
 
 // operation is what audit lines call a token request.
@@ -105,7 +122,7 @@ const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // identify finds the client and picks up its credential, unverified.
 func (x *exchange) identify(r *http.Request) (c credential, err error) {
-	if x.realm.any() {
+	if x.realm.any() && x.grant == nil {
 		return c, errNoTenant()
 	}
 	basicID, basicSecret, viaHeader, err := basic(r)
@@ -129,19 +146,8 @@ func (x *exchange) identify(r *http.Request) (c credential, err error) {
 	if x.clientID == "" {
 		return c, errMissing("client_id")
 	}
-	var ok bool
-	if x.client, ok, err = x.Directory.Client(x.ctx, x.realm.ID, x.clientID); err != nil {
-		return c, err
-	}
-	switch {
-	case !ok:
-		return c, errClientUnknown(x.clientID, &x.realm.Tenant)
-	case x.client.ServicePrincipalID == "":
-		return c, errNoServicePrincipal(&x.client)
-	case !x.client.Enabled:
-		return c, errClientDisabled(&x.client)
-	}
-	return c, nil
+	x.client, err = x.service.findClient(x.ctx, x.realm, x.clientID)
+	return c, err
 }
 
 // parameters checks that the request is one that can be served at all.
@@ -150,21 +156,29 @@ func (x *exchange) parameters() error {
 	switch {
 	case grant == "":
 		return errMissing("grant_type")
-	case grant != "client_credentials":
+	case grant != grantClient && x.grant == nil:
 		return errGrantUnsupported(grant)
 	}
+	// What was agreed to earlier has a resource already.
+	mustName := grant == grantClient || grant == grantPassword
 	if x.version == 1 {
-		if x.asked = x.form["resource"]; x.asked == "" {
+		if x.asked = x.form["resource"]; x.asked == "" && mustName {
 			return errMissing("resource")
 		}
 	} else {
 		if x.form["resource"] != "" {
 			return errResourceOnV2()
 		}
-		if x.form["scope"] == "" {
+		if x.asked = x.form["scope"]; x.asked == "" && mustName {
 			return errMissing("scope")
 		}
-		x.asked = x.form["scope"]
+	}
+	if x.grant != nil {
+		for _, name := range x.grant.needs {
+			if x.form[name] == "" {
+				return errMissing(name)
+			}
+		}
 	}
 	if x.form["client_assertion"] != "" {
 		switch t := x.form["client_assertion_type"]; {
@@ -181,6 +195,9 @@ func (x *exchange) parameters() error {
 
 // authenticate lets the client prove that it is who it says.
 func (x *exchange) authenticate(c credential) (proof, error) {
+	if x.grant != nil {
+		return x.authenticatePerson(c)
+	}
 	switch {
 	case c.secret == "" && c.assertion == "":
 		return proof{}, errNoCredential()
@@ -221,15 +238,22 @@ func (x *exchange) refused(err error) error {
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("cause", e.Err.Error()))
 	}
-	x.Log.LogAttrs(x.ctx, slog.LevelInfo, "token refused: "+reason, attrs...)
+	level := slog.LevelInfo
+	if e.Quiet {
+		level = slog.LevelDebug
+	}
+	x.Log.LogAttrs(x.ctx, level, "token refused: "+reason, attrs...)
 	x.call.Logged()
 
-	if x.client.AppID == "" {
+	if x.client.AppID == "" || e.Quiet {
 		return err
 	}
+	principal := audit.Principal{AppID: echo(x.clientID), TenantID: x.realm.ID, Name: x.client.DisplayName}
+	if x.person != nil {
+		principal = x.principal()
+	}
 	auditErr := x.Audit.Write(x.ctx, audit.Record{
-		Plane: "login", Operation: operation, Object: echo(x.asked), Decision: audit.Deny, Reason: reason,
-		Principal: audit.Principal{AppID: echo(x.clientID), TenantID: x.realm.ID, Name: x.client.DisplayName},
+		Plane: "login", Operation: operation, Object: echo(x.asked), Decision: audit.Deny, Reason: reason, Principal: principal,
 	})
 	if auditErr != nil {
 		return errors.Join(auditErr, errors.New(reason))
@@ -237,10 +261,21 @@ func (x *exchange) refused(err error) error {
 	return err
 }
 
-// principal is the client once it has proved itself.
+// principal is the client once it has proved itself, or the person that it
+// acts as.
 func (x *exchange) principal() audit.Principal {
+	if x.person != nil {
+		return personal(&x.person.user, x.client.AppID)
+	}
 	return audit.Principal{
 		ObjectID: x.client.ServicePrincipalID, AppID: x.client.AppID, TenantID: x.client.TenantID,
 		Kind: audit.KindServicePrincipal, Name: x.client.DisplayName,
+	}
+}
+
+// personal is a person who acts through a client.
+func personal(u *directory.User, clientID string) audit.Principal {
+	return audit.Principal{
+		ObjectID: u.ObjectID, AppID: clientID, TenantID: u.TenantID, Kind: audit.KindUser, Name: u.UserPrincipalName,
 	}
 }

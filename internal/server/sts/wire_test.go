@@ -2,6 +2,7 @@ package sts_test
 
 import (
 	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/podkey/podkey/internal/web/wiretest"
@@ -13,7 +14,7 @@ func TestWire(t *testing.T) {
 		return g.edge, map[string]string{
 			"tenant": tenantID, "client": g.mi.ClientID, "app": g.app.AppID, "secret": g.secret,
 			"assertion": g.issuer.sign(g.assertion(), nil),
-			"stranger":  g.issuer.sign(merge(g.assertion(), map[string]any{"sub": "system:serviceaccount:shop:stranger"}), nil),
+			"password":  url.QueryEscape(password), "stranger": g.issuer.sign(merge(g.assertion(), map[string]any{"sub": "system:serviceaccount:shop:stranger"}), nil),
 		}
 	})
 }

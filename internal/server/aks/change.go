@@ -1,0 +1,109 @@
+package aks
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/podkey/podkey/internal/fault"
+)
+
+// handled are the members of a PUT that are dealt with elsewhere, or that the
+// service chooses and clients send back as they read them, maybe long ago.
+var handled = [...]string{"id", "name", "type", "location", "tags", "etag", "systemdata"}
+
+// onlySupported refuses a PUT that asks for anything that a registered
+// cluster cannot be. It compares the body with the cluster as it would be
+// shown afterwards: so whatever a client sends back unchanged passes, and
+// nothing is silently dropped.
+func onlySupported(tree map[string]any, next *cluster) error {
+	encoded, err := json.Marshal(wireOf(next))
+	if err != nil {
+		return err
+	}
+	var shown map[string]any
+	if err := json.Unmarshal(encoded, &shown); err != nil {
+		return err
+	}
+	want := maps.Clone(tree)
+	maps.DeleteFunc(want, func(name string, _ any) bool { return slices.Contains(handled[:], strings.ToLower(name)) })
+	if p, ok := want["properties"].(map[string]any); ok {
+		p = maps.Clone(p)
+		delete(p, "podkey")
+		want["properties"] = p
+	}
+	if where := difference(shown, want, ""); where != "" {
+		return fault.BadRequest("PropertyChangeNotAllowed",
+			"Changing property '%s' is not allowed: the cluster is registered with Podkey, which does not run it.", printable(where))
+	}
+	return nil
+}
+
+// difference returns the path of the first member of want that asks for
+// something and is not as in have; "" if there is none. Members that are
+// empty or false, and absent in have, ask for nothing: clients fill them in.
+func difference(have, want any, path string) string {
+	if have == nil && (asksNothing(want) || filledIn[path] == want) || want == nil {
+		return ""
+	}
+	switch w := want.(type) {
+	case map[string]any:
+		h, _ := have.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(w)) {
+			if where := difference(h[name], w[name], strings.TrimPrefix(path+"."+name, ".")); where != "" {
+				return where
+			}
+		}
+		if have == nil || h != nil {
+			return ""
+		}
+	case []any:
+		h, ok := have.([]any)
+		if !ok || len(h) != len(w) {
+			return path
+		}
+		for i := range w {
+			if where := difference(h[i], w[i], path); where != "" {
+				return where
+			}
+		}
+		return ""
+	case string:
+		// Clients write the words of enumerations in their own case.
+		if h, ok := have.(string); ok && strings.EqualFold(h, w) {
+			return ""
+		}
+	default:
+		if reflect.DeepEqual(have, want) {
+			return ""
+		}
+	}
+	return path
+}
+
+// filledIn are values that az writes where a cluster shows none.
+var filledIn = map[string]any{"properties.networkProfile.outboundType": "loadBalancer"}
+
+// asksNothing reports whether a value is what a client writes for "unset".
+func asksNothing(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		for _, m := range v {
+			if !asksNothing(m) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

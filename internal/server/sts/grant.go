@@ -1,0 +1,340 @@
+package sts
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/podkey/podkey/internal/server/directory"
+	"github.com/podkey/podkey/internal/server/session"
+)
+
+// userGrant is one way for a client to get a token that acts as a person. It
+// fills in its own steps of the pipeline and cannot forget a shared one.
+type userGrant struct {
+	via   string   // for the audit line
+	needs []string // parameters that it cannot do without
+
+	// find says who it is and what was agreed to, and uses nothing up.
+	find func(*exchange) (*person, error)
+
+	// take uses up what was presented and returns a refresh token, if one is
+	// due. It is called when everything else is done, so that a request that is
+	// refused for another reason costs the client nothing.
+	take func(x *exchange, offline bool) (refresh string, err error)
+}
+
+// person is whom a token acts as.
+type person struct {
+	user  directory.User
+	grant session.Grant
+}
+
+// The methods of authentication, as amr names them.
+const (
+	byPassword   = "pwd"
+	byFederation = "fed"
+)
+
+// The grant types.
+const (
+	grantClient   = "client_credentials"
+	grantPassword = "password"
+	grantRefresh  = "refresh_token"
+	grantCode     = "authorization_code"
+	grantDevice   = "urn:ietf:params:oauth:grant-type:device_code"
+	grantDeviceGo = "device_code" // MSAL for Go
+)
+
+// grantOf returns the way of a grant type; nil for those that are not about a
+// person.
+func grantOf(grantType string) *userGrant {
+	switch grantType {
+	case grantPassword:
+		return &userGrant{"password", []string{"username", "password"}, (*exchange).passwordOwner, (*exchange).startFamily}
+	case grantRefresh:
+		return &userGrant{"refreshToken", []string{"refresh_token"}, (*exchange).refreshOwner, (*exchange).rotate}
+	case grantCode:
+		return &userGrant{"authorizationCode", []string{"code", "redirect_uri", "code_verifier"}, (*exchange).codeOwner, (*exchange).redeemCode}
+	case grantDevice, grantDeviceGo:
+		return &userGrant{"deviceCode", nil, (*exchange).deviceOwner, (*exchange).redeemDevice}
+	}
+	return nil
+}
+
+// authenticatePerson lets the grant say who the token is to act as. People
+// sign in to public clients only: those have nothing to prove themselves with.
+func (x *exchange) authenticatePerson(c credential) (proof, error) {
+	switch {
+	case !x.client.PublicClient:
+		return proof{}, errNotPublic(&x.client)
+	case c.secret != "" || c.assertion != "":
+		return proof{}, errPublicClient()
+	}
+	p, err := x.grant.find(x)
+	if p != nil {
+		x.person = p // also of a refusal, for the audit line
+	}
+	if err != nil {
+		return proof{}, err
+	}
+	if x.realm.any() {
+		if err := x.settle(p.user.TenantID); err != nil {
+			return proof{}, err
+		}
+	} else if p.user.TenantID != x.realm.ID {
+		return proof{}, errOtherTenant(p.user.UserPrincipalName, &x.realm.Tenant)
+	}
+	return proof{class: "0", via: x.grant.via + "/" + p.grant.SignInID}, nil
+}
+
+// settle makes the realm the person's own tenant.
+func (x *exchange) settle(tenantID string) error {
+	t, ok, err := x.Directory.Tenant(x.ctx, tenantID)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errUserGone()
+	}
+	x.realm = &realm{Tenant: t, segment: t.ID, adfs: x.realm.adfs}
+	return nil
+}
+
+// scopeOfPerson reads the scope of a request that acts as a person: what the
+// request asks for or, if it does not say, what the person agreed to.
+func (x *exchange) scopeOfPerson() (userScope, error) {
+	text := x.form["scope"]
+	if x.version == 1 {
+		text = v1Scope(x.form["resource"])
+	}
+	if text == "" {
+		text = x.person.grant.Scope
+	}
+	u, err := parseUserScope(text)
+	if err != nil {
+		return u, err
+	}
+	if u.resource == "" {
+		u.resource = x.call.Names.Graph // as in Entra: scopes about the person are Graph's
+	}
+	x.scope = text
+	return u, nil
+}
+
+// v1Scope is the scope that a request of version 1 stands for.
+func v1Scope(resource string) string {
+	if resource == "" {
+		return ""
+	}
+	return resource + "/.default openid profile offline_access"
+}
+
+// passwordOwner is who has the name and password of the request.
+func (x *exchange) passwordOwner() (*person, error) {
+	if x.SignIn.DisablePasswords {
+		return nil, errPasswordsOff()
+	}
+	u, stamp, err := x.service.checkPassword(x.ctx, x.call.RemoteAddr, x.realm, x.form["username"], x.form["password"])
+	if err != nil {
+		return nil, err
+	}
+	return &person{u, session.Grant{
+		TenantID: u.TenantID, UserID: u.ObjectID, ClientID: x.client.AppID, Scope: x.form["scope"],
+		Stamp: stamp, Methods: []string{byPassword}, SignedIn: x.now.UTC(), SignInID: uuid.NewString(),
+	}}, nil
+}
+
+// startFamily begins the refresh tokens of a sign-in.
+func (x *exchange) startFamily(offline bool) (string, error) {
+	if !offline {
+		return "", nil
+	}
+	x.person.grant.Scope = x.scope
+	return x.Sessions.Start(x.ctx, x.person.grant)
+}
+
+// refreshOwner is whose refresh token the request has. It is good for every
+// resource and, at any tenant's endpoint, for the tenant of its owner: az
+// keeps one for all.
+func (x *exchange) refreshOwner() (*person, error) {
+	g, err := x.Sessions.Refresh(x.ctx, x.form["refresh_token"])
+	if err != nil {
+		return known(g), errRefresh(err)
+	}
+	return x.ownerOf(g)
+}
+
+func (x *exchange) rotate(bool) (string, error) {
+	next, err := x.Sessions.Rotate(x.ctx, x.form["refresh_token"])
+	if err != nil {
+		return "", errRefresh(err)
+	}
+	return next, nil
+}
+
+// codeOwner is who agreed to the authorization code of the request.
+func (x *exchange) codeOwner() (*person, error) {
+	c, err := x.Sessions.Code(x.ctx, x.form["code"])
+	if err != nil {
+		return known(c.Grant), errCode(err)
+	}
+	p, err := x.ownerOf(c.Grant)
+	if err != nil {
+		return p, err
+	}
+	if c.RedirectURI != x.form["redirect_uri"] {
+		return p, errRedirectDiffers()
+	}
+	if !verifies(c.Challenge, x.form["code_verifier"]) {
+		return p, errVerifier()
+	}
+	return p, nil
+}
+
+// verifies compares a PKCE verifier with its challenge (RFC 7636 4.6).
+func verifies(challenge, verifier string) bool {
+	sum := sha256.Sum256([]byte(verifier))
+	return subtle.ConstantTimeCompare([]byte(challenge), []byte(base64.RawURLEncoding.EncodeToString(sum[:]))) == 1
+}
+
+func (x *exchange) redeemCode(offline bool) (string, error) {
+	refresh, err := x.Sessions.RedeemCode(x.ctx, x.form["code"], offline)
+	if err != nil {
+		return "", errCode(err)
+	}
+	return refresh, nil
+}
+
+// deviceCode is the code of a request; MSAL for Python sends it twice.
+func (x *exchange) deviceCode() string {
+	if c := x.form["device_code"]; c != "" {
+		return c
+	}
+	return x.form["code"]
+}
+
+// deviceOwner is who confirmed the device code of the request.
+func (x *exchange) deviceOwner() (*person, error) {
+	code := x.deviceCode()
+	if code == "" {
+		return nil, errMissing("device_code")
+	}
+	d, g, err := x.Sessions.DeviceCode(x.ctx, code)
+	if err == nil || d.ClientID != "" { // whatever its state: it is its client's
+		if d.ClientID != x.client.AppID {
+			return nil, errOtherClient()
+		}
+	}
+	if err != nil {
+		return nil, errDevice(err)
+	}
+	return x.ownerOf(g)
+}
+
+func (x *exchange) redeemDevice(offline bool) (string, error) {
+	refresh, err := x.Sessions.RedeemDevice(x.ctx, x.deviceCode(), offline)
+	if err != nil {
+		return "", errDevice(err)
+	}
+	return refresh, nil
+}
+
+// ownerOf is the person of a grant, if the grant is this client's and still
+// good.
+func (x *exchange) ownerOf(g session.Grant) (*person, error) {
+	p := known(g)
+	if g.ClientID != x.client.AppID {
+		return p, errOtherClient().because("issued to client %s", g.ClientID)
+	}
+	u, err := x.service.holder(x.ctx, g.TenantID, g.UserID, g.Stamp)
+	if err != nil {
+		return p, err
+	}
+	p.user = u
+	return p, nil
+}
+
+// known is what a grant says of its person, before it is known whether the
+// person still exists. nil for an empty grant.
+func known(g session.Grant) *person {
+	if g.UserID == "" {
+		return nil
+	}
+	return &person{directory.User{ObjectID: g.UserID, TenantID: g.TenantID}, g}
+}
+
+// holder is the user of something that was agreed to earlier: it must still
+// exist, be enabled and have the password of that time.
+func (s *service) holder(ctx context.Context, tenantID, userID, stamp string) (directory.User, error) {
+	u, ok, err := s.Directory.User(ctx, tenantID, userID)
+	switch {
+	case err != nil:
+		return directory.User{}, err
+	case !ok:
+		return directory.User{}, errUserGone()
+	case !u.Enabled:
+		return directory.User{}, errUserDisabled()
+	}
+	now, ok, err := s.Directory.PasswordStamp(ctx, userID)
+	if err != nil {
+		return directory.User{}, err
+	}
+	if !ok || subtle.ConstantTimeCompare([]byte(now), []byte(stamp)) != 1 {
+		return directory.User{}, errRevoked().because("the password was changed after the sign-in")
+	}
+	return u, nil
+}
+
+// checkPassword finds the user whose name and password these are, and the
+// stamp of the password. Without a tenant it is that of the name's domain.
+//
+// Whatever is wrong, the work and the answer are the same: a wrong tenant, an
+// unknown name, a disabled user and a wrong password.
+func (s *service) checkPassword(ctx context.Context, remote string, r *realm, name, password string) (directory.User, string, error) {
+	tenantID := r.ID
+	_, domain, named := strings.Cut(name, "@")
+	if !named {
+		name = "@" // an object id is not a name to sign in with
+	} else if r.any() {
+		t, _, err := s.Directory.Tenant(ctx, domain)
+		if err != nil {
+			return directory.User{}, "", err
+		}
+		tenantID = t.ID
+	}
+	right, err := s.limits.guess(name, remote, s.now())
+	if err != nil {
+		return directory.User{}, "", err
+	}
+	// The stamp first: if the password changes now, the old one's is of no use.
+	u, found, err := s.Directory.User(ctx, tenantID, name)
+	if err != nil {
+		return directory.User{}, "", err
+	}
+	stamp, who := "", u.UserPrincipalName
+	if found {
+		if stamp, _, err = s.Directory.PasswordStamp(ctx, u.ObjectID); err != nil {
+			return directory.User{}, "", err
+		}
+	}
+	u, ok, err := s.Directory.VerifyPassword(ctx, tenantID, name, password)
+	if err != nil {
+		return directory.User{}, "", err
+	}
+	if !ok {
+		// A name that does not exist is not written down: people type passwords
+		// into the wrong field.
+		e := errCredentials().because("there is no such user")
+		if found {
+			e.because("wrong password of user %s, or the user is disabled", who)
+		}
+		return directory.User{}, "", e
+	}
+	right()
+	return u, stamp, nil
+}

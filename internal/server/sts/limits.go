@@ -1,0 +1,161 @@
+package sts
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// limits bound what people, and programs that pretend to be people, may try.
+//
+// They are in the memory of each server. In the store every guess would be a
+// write, and guessing would be a way to fill it. So several servers together
+// allow as many times more; each guess still costs an Argon2id, of which few
+// run at once.
+//
+// A wrong password counts against the user, the address and the pair of them.
+// The pair is the tightest: who guesses from elsewhere does not soon lock the
+// right person out. The user is counted whether it exists or not.
+type limits struct {
+	pair    buckets // wrong passwords of one user name from one address
+	user    buckets // wrong passwords of one user name from anywhere
+	address buckets // wrong passwords from one address: spraying
+	code    buckets // wrong user codes from one address
+	device  buckets // device codes and outside sign-ins begun from one address
+	devices buckets // the same from anywhere
+}
+
+func newLimits() *limits {
+	return &limits{
+		pair:    buckets{size: 8, every: 30 * time.Second},
+		user:    buckets{size: 40, every: 10 * time.Second},
+		address: buckets{size: 60, every: 3 * time.Second},
+		code:    buckets{size: 10, every: 6 * time.Second},
+		device:  buckets{size: 60, every: time.Second},
+		devices: buckets{size: 600, every: 100 * time.Millisecond},
+	}
+}
+
+// buckets are token buckets by key. The zero key is a key like others.
+type buckets struct {
+	size  float64       // of a full bucket
+	every time.Duration // in which one token comes back
+
+	mu   sync.Mutex
+	held map[string]*bucket
+}
+
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// maxBuckets bounds the memory of one kind of limit. When there are more keys
+// than that within the time in which a bucket fills, all are forgotten: who
+// can afford so many tries gains one bucket by it.
+const maxBuckets = 20_000
+
+// take takes a token. If there is none it says how long until there is one.
+func (b *buckets) take(key string, now time.Time) (wait time.Duration, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.at(key, now)
+	if k.tokens < 1 {
+		return time.Duration(math.Ceil((1-k.tokens)*b.every.Seconds())) * time.Second, false
+	}
+	k.tokens--
+	return 0, true
+}
+
+// giveBack returns a token that was not needed.
+func (b *buckets) giveBack(key string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.at(key, now)
+	k.tokens = min(k.tokens+1, b.size)
+}
+
+// at returns a key's bucket as it is now. mu is held.
+func (b *buckets) at(key string, now time.Time) *bucket {
+	k := b.held[key]
+	if k == nil {
+		if len(b.held) >= maxBuckets {
+			b.forget(now)
+		}
+		if b.held == nil {
+			b.held = map[string]*bucket{}
+		}
+		k = &bucket{tokens: b.size, at: now}
+		b.held[key] = k
+	}
+	if past := now.Sub(k.at); past > 0 {
+		k.tokens, k.at = min(k.tokens+past.Seconds()/b.every.Seconds(), b.size), now
+	}
+	return k
+}
+
+// forget drops the buckets that are full again, or all if none is.
+func (b *buckets) forget(now time.Time) {
+	for key, k := range b.held {
+		if k.tokens+now.Sub(k.at).Seconds()/b.every.Seconds() >= b.size {
+			delete(b.held, key)
+		}
+	}
+	if len(b.held) >= maxBuckets {
+		clear(b.held)
+	}
+}
+
+// guess counts a password that is about to be tried. right undoes it.
+func (l *limits) guess(user, remote string, now time.Time) (right func(), err error) {
+	from := network(remote)
+	user = strings.ToLower(user)
+	counts := []struct {
+		b   *buckets
+		key string
+	}{{&l.address, from}, {&l.pair, from + " " + user}, {&l.user, user}}
+	undo := func(n int) {
+		for _, c := range counts[:n] {
+			c.b.giveBack(c.key, now)
+		}
+	}
+	for i, c := range counts {
+		if wait, ok := c.b.take(c.key, now); !ok {
+			undo(i)
+			return nil, errTooManyGuesses(wait)
+		}
+	}
+	return func() { undo(len(counts)) }, nil
+}
+
+// begin counts something that anybody may begin and that the store remembers.
+func (l *limits) begin(remote string, now time.Time) error {
+	from := network(remote)
+	if wait, ok := l.device.take(from, now); !ok {
+		return errThrottled(wait)
+	}
+	if wait, ok := l.devices.take("", now); !ok {
+		l.device.giveBack(from, now)
+		return errThrottled(wait)
+	}
+	return nil
+}
+
+// network is what counts as one address: of IPv6 the 64 bits that one
+// customer has at least.
+func network(remote string) string {
+	a, err := netip.ParseAddr(remote)
+	if err != nil {
+		return remote
+	}
+	if a = a.Unmap(); a.Is4() {
+		return a.String()
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return remote
+	}
+	return p.String()
+}

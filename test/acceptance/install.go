@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// pinnedAz is the release that runs the walkthroughs as they are printed:
+// from 2.61.0 on, vaults are made for role-based access control, and their
+// set-policy is refused by az itself.
+const pinnedAz = "2.60.0"
+
+// installer puts clients into the user's cache: each into a directory that
+// appears whole, under a name that says what is in it, or not at all.
+type installer struct {
+	cache string    // <user's cache>/podkey
+	talk  io.Writer // progress
+}
+
+func newInstaller(talk io.Writer) (*installer, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("find the cache directory: %w; set HOME or XDG_CACHE_HOME", err)
+	}
+	in := &installer{cache: filepath.Join(dir, "podkey"), talk: talk}
+	return in, os.MkdirAll(in.cache, 0o755)
+}
+
+// prerequisites checks what must be there before anything is installed, and
+// names the packages of Debian and Ubuntu that are missing.
+func prerequisites(ctx context.Context, javascript bool) error {
+	var missing []string
+	if _, err := exec.LookPath("python3"); err != nil {
+		missing = append(missing, "python3: apt-get install python3 python3-venv")
+	} else if err := exec.CommandContext(ctx, "python3", "-c", "import venv, ensurepip").Run(); err != nil {
+		missing = append(missing, "venv and pip of python3: apt-get install python3-venv")
+	}
+	if javascript {
+		for _, p := range []string{"node", "npm"} {
+			if _, err := exec.LookPath(p); err != nil {
+				missing = append(missing, p+": apt-get install nodejs npm")
+			}
+		}
+	}
+	if missing != nil {
+		return errors.New("missing on this machine:\n  " + strings.Join(missing, "\n  "))
+	}
+	return nil
+}
+
+// az installs a version of az and returns the directory of its programs.
+func (in *installer) az(ctx context.Context, version string) (string, error) {
+	dir, err := in.venv(ctx, "az-"+version, func(python string) error {
+		args := []string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check", "azure-cli==" + version}
+		// An old release leaves most of its dependencies open, and newer ones
+		// break it: what it worked with is written down beside this file.
+		if lock := "az-" + version + ".txt"; locks(lock) != nil {
+			path := filepath.Join(filepath.Dir(python), "constraints.txt")
+			if err := os.WriteFile(path, locks(lock), 0o644); err != nil {
+				return err
+			}
+			args = append(args, "--constraint", path)
+		}
+		return in.run(ctx, "", python, args...)
+	})
+	return filepath.Join(dir, "bin"), err
+}
+
+// newestAz asks the package index for the newest az. python is of any
+// environment made here.
+func (in *installer) newestAz(ctx context.Context, python string) (string, error) {
+	cmd := exec.CommandContext(ctx, python, "-m", "pip", "index", "versions", "--disable-pip-version-check", "azure-cli")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("ask the package index for the newest az: %w\n%s", err, said.String())
+	}
+	m := regexp.MustCompile(`^azure-cli \(([0-9][0-9.]*)\)`).FindSubmatch(out)
+	if m == nil {
+		return "", fmt.Errorf("ask the package index for the newest az: no version in %q", firstLine(string(out)))
+	}
+	return string(m[1]), nil
+}
+
+// python installs the Azure SDK for Python as a requirements file pins it, and
+// returns the interpreter.
+func (in *installer) python(ctx context.Context, requirements string) (string, error) {
+	b, err := os.ReadFile(requirements)
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.Abs(requirements)
+	if err != nil {
+		return "", err
+	}
+	dir, err := in.venv(ctx, "python-"+digest(b), func(python string) error {
+		return in.run(ctx, "", python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", path)
+	})
+	return filepath.Join(dir, "bin", "python"), err
+}
+
+// javascript installs what a package-lock.json pins and returns the directory
+// that holds node_modules.
+func (in *installer) javascript(ctx context.Context, sample string) (string, error) {
+	lock, err := os.ReadFile(filepath.Join(sample, "package-lock.json"))
+	if err != nil {
+		return "", err
+	}
+	manifest, err := os.ReadFile(filepath.Join(sample, "package.json"))
+	if err != nil {
+		return "", err
+	}
+	return in.once("node-"+digest(lock), func(tmp string) error {
+		if err := errors.Join(
+			os.WriteFile(filepath.Join(tmp, "package-lock.json"), lock, 0o644),
+			os.WriteFile(filepath.Join(tmp, "package.json"), manifest, 0o644),
+		); err != nil {
+			return err
+		}
+		return in.run(ctx, tmp, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	})
+}
+
+// venv makes a virtual environment and fills it.
+func (in *installer) venv(ctx context.Context, name string, fill func(python string) error) (string, error) {
+	return in.once(name, func(tmp string) error {
+		if err := in.run(ctx, "", "python3", "-m", "venv", tmp); err != nil {
+			return err
+		}
+		if err := fill(filepath.Join(tmp, "bin", "python")); err != nil {
+			return err
+		}
+		return moveScripts(filepath.Join(tmp, "bin"), tmp, filepath.Join(in.cache, name))
+	})
+}
+
+// moveScripts puts the final path into the scripts of a virtual environment,
+// whose first lines name its interpreter.
+func moveScripts(bin, from, to string) error {
+	entries, err := os.ReadDir(bin)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(bin, e.Name())
+		old, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if b := bytes.ReplaceAll(old, []byte(from), []byte(to)); !bytes.Equal(b, old) {
+			if err := os.WriteFile(path, b, 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// once makes the directory name in the cache unless it is there. It is filled
+// under another name and renamed, so whoever finds it finds it whole.
+func (in *installer) once(name string, fill func(tmp string) error) (string, error) {
+	dir := filepath.Join(in.cache, name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	fmt.Fprintf(in.talk, "acceptance: installing %s into %s\n", name, in.cache)
+	tmp, err := os.MkdirTemp(in.cache, ".new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := fill(tmp); err != nil {
+		return "", fmt.Errorf("install %s: %w", name, err)
+	}
+	err = os.Rename(tmp, dir)
+	if errors.Is(err, fs.ErrExist) {
+		err = nil // somebody else was faster
+	}
+	return dir, err
+}
+
+// run runs a step of an installation and passes its words on as progress.
+func (in *installer) run(ctx context.Context, dir, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, said.String())
+	}
+	for s := bufio.NewScanner(&said); s.Scan(); {
+		fmt.Fprintln(in.talk, "  "+s.Text())
+	}
+	return nil
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
