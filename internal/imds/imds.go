@@ -250,7 +250,8 @@ func (h *Handler) instance(w http.ResponseWriter, r *http.Request, path string, 
 		if name == "" {
 			continue
 		}
-		members, ok := at.(map[string]any)
+		members, _ := at.(map[string]any)
+		var ok bool
 		if at, ok = members[name]; !ok {
 			return &Error{Status: http.StatusNotFound, Code: "not_found", Description: "There is nothing at this path."}
 		}

@@ -2,6 +2,7 @@ package template
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,13 +39,17 @@ func (d *Deployment) checkSecrets() error {
 	return nil
 }
 
-// collect remembers every text in a secure value. Names of members are
+// collect remembers every text and number in a secure value. Names of members are
 // structure, as for Azure.
 func (d *Deployment) collect(v any) {
 	switch v := v.(type) {
 	case string:
 		if v != "" {
 			d.secrets[v] = true
+		}
+	case int64, json.Number: // a PIN is one
+		if s, _ := display(v); len(s) >= shortest {
+			d.secrets[s] = true
 		}
 	case []any:
 		for _, x := range v {
@@ -62,6 +67,9 @@ func holdsSecret(v any, secrets []string) bool {
 	switch v := v.(type) {
 	case string:
 		return v != "" && Redact(v, secrets) != v
+	case int64, json.Number:
+		s, _ := display(v)
+		return slices.Contains(secrets, s)
 	case []any:
 		for _, x := range v {
 			if holdsSecret(x, secrets) {
@@ -97,6 +105,10 @@ func RedactAll(v any, secrets []string) any {
 	switch v := v.(type) {
 	case string:
 		return Redact(v, secrets)
+	case int64, json.Number:
+		if holdsSecret(v, secrets) {
+			return "*******"
+		}
 	case []any:
 		out := make([]any, len(v))
 		for i := range v {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -109,6 +110,27 @@ func member(path string, want any, there bool) check {
 		}
 		if found != there {
 			return fmt.Errorf("%s has %s %s: %s", orTop(path), map[bool]string{true: "no", false: "still"}[there], brief(w), brief(got))
+		}
+		return nil
+	}
+}
+
+// set expects a list of texts, in whatever order: az's own is that of its
+// hash tables.
+func set(path string, want ...string) check {
+	return func(o output) error {
+		got, err := o.at(path)
+		if err != nil {
+			return err
+		}
+		list, ok := got.([]any)
+		if !ok || len(list) != len(want) {
+			return fmt.Errorf("%s is %s, not the %d of %q", path, brief(got), len(want), want)
+		}
+		for _, w := range want {
+			if !slices.Contains(list, any(w)) {
+				return fmt.Errorf("%s has no %q: %s", path, w, brief(got))
+			}
 		}
 		return nil
 	}

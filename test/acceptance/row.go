@@ -47,7 +47,10 @@ type row struct {
 }
 
 // workload is a service account of the built-in cluster.
-type workload struct{ namespace, account string }
+type workload struct {
+	namespace, account string
+	managed            bool // it finds a managed identity instead of a token file
+}
 
 // signIn is a person at a browser.
 type signIn struct {

@@ -95,7 +95,7 @@ func deploymentRows() *group {
 		{az: `identity federated-credential list -g acc-deployment --identity-name accdep --query [].subject`, out: []check{
 			count("", 2), has("", "system:serviceaccount:accdep:web"), has("", "system:serviceaccount:accdep:worker")}},
 		{az: `role assignment list --scope ${sub}/resourceGroups/acc-deployment/providers/Microsoft.KeyVault/vaults/accdep-kv`, out: []check{count("", 1), is("0.roleDefinitionName", "Key Vault Secrets User")}},
-		{name: `the workload reads the deployed secret`, as: &workload{"accdep", "web"},
+		{name: `the workload reads the deployed secret`, as: &workload{namespace: "accdep", account: "web"},
 			sh: `export AZURE_CONFIG_DIR=${work}/azure-workload
 az login --service-principal -u $AZURE_CLIENT_ID --tenant $AZURE_TENANT_ID --federated-token "$(cat $AZURE_FEDERATED_TOKEN_FILE)" -o none
 az keyvault secret show --vault-name accdep-kv -n db-password --query value -o tsv`,

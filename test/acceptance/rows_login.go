@@ -23,9 +23,6 @@ func accountRows() *group {
 		{az: `account get-access-token --resource-type ms-graph`, out: []check{like("accessToken", `^eyJ`)}},
 		{az: `account get-access-token --scope https://vault.azure.net/.default --tenant ${tenant}`, out: []check{like("accessToken", `^eyJ`), is("tenant", "${tenant}")}},
 		{az: `account get-access-token --resource https://nobody.example`, exit: 1, err: `AADSTS500011`},
-		{az: `account tenant list`, out: []check{has("*.tenantId", "${tenant}")}, cannot: []cannot{{
-			since: "0", why: "az has this command only with an extension, which it would have to download", exit: 2, err: `.`,
-		}}},
 		{az: `account list-locations --query [].name`, out: []check{has("", "westeurope")}},
 		{az: `logout`, out: []check{nothing()}},
 		{az: `account show`, exit: 1, err: `az login`},
@@ -105,7 +102,7 @@ func certificateLoginRows() *group {
 // federatedLoginRows are sign-ins with another issuer's token: here that of
 // the built-in cluster.
 func federatedLoginRows() *group {
-	web := &workload{"acc-federated", "web"}
+	web := &workload{namespace: "acc-federated", account: "web"}
 	return &group{name: "login-federated", rows: []row{
 		login(),
 		newGroup("acc-federated"),
@@ -127,10 +124,25 @@ func federatedLoginRows() *group {
 	}}
 }
 
-// managedIdentityLoginRows say what is missing for --identity.
+// managedIdentityLoginRows are sign-ins where there is the endpoint of a
+// managed identity. It must be there for the commands after it too.
 func managedIdentityLoginRows() *group {
+	web := &workload{namespace: "acc-managed", account: "web", managed: true}
 	return &group{name: "login-identity", rows: []row{
-		{az: `login --identity`, missing: "there is no metadata endpoint yet: it comes with the cluster side"},
+		login(),
+		newGroup("acc-managed"),
+		{az: `identity create -g acc-managed -n acc-managed`, save: map[string]string{"client": "clientId", "principal": "principalId"}},
+		{az: `identity federated-credential create --name web --identity-name acc-managed -g acc-managed --issuer ${issuer} --subject system:serviceaccount:acc-managed:web`},
+		{az: `login --identity`, as: web, exit: 1, err: `(?i)no subscriptions`},
+		{az: `role assignment create --role Reader --assignee-object-id ${principal} --assignee-principal-type ServicePrincipal --scope ${sub}/resourceGroups/acc-managed`},
+		{az: `account clear`},
+		{az: `login --identity`, as: web, out: []check{is("0.id", "${subscription}"), is("0.user.name", "systemAssignedIdentity"), is("0.tenantId", "${tenant}")}},
+		{az: `group list --query [].name`, as: web, out: []check{says("[\n  \"acc-managed\"\n]")}},
+		{az: `account get-access-token --resource https://vault.azure.net --query tokenType -o tsv`, as: web, out: []check{says("Bearer")}},
+		{az: `account clear`},
+		{az: `login --identity --username ${client}`, as: web, out: []check{is("0.id", "${subscription}"), is("0.user.name", "userAssignedIdentity")},
+			cannot: []cannot{{since: "2.73.0", why: "the identity has arguments of its own since then", exit: 2, err: `.`, instead: `login --identity --client-id ${client}`}}},
+		{az: `group show -n acc-managed --query name -o tsv`, as: web, out: []check{says("acc-managed")}},
 	}}
 }
 

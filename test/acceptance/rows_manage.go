@@ -154,7 +154,7 @@ func resourceRows() *group {
 		{az: `resource show -g acc-resource -n acc-resource-kv --resource-type Microsoft.KeyVault/vaults`, out: []check{like("properties.vaultUri", `^https://acc-resource-kv\.vault\.azure\.net/$`)}},
 		{az: `resource show --ids ${vault} --api-version 2022-07-01`, out: []check{is("name", "acc-resource-kv")}},
 		{az: `resource show --ids ${vault} --api-version 1999-01-01`, exit: 1, err: `(?i)InvalidApiVersion|NoRegisteredProviderFound|InvalidResourceType`},
-		{az: `resource show -g acc-resource -n x --resource-type Microsoft.Nothing/things --api-version 2022-07-01`, exit: 1, err: `(?i)InvalidResourceType|InvalidResourceNamespace|NotFound|NoRegisteredProviderFound`},
+		{az: `resource show -g acc-resource -n x --resource-type Microsoft.Nothing/things --api-version 2022-07-01`, exit: 3, err: `InvalidResourceNamespace`},
 		{az: `rest --method get --url ${sub}/resourceGroups/acc-resource?api-version=2021-04-01`, out: []check{is("name", "acc-resource")}},
 		{az: `rest --method put --url https://management.azure.com${sub}/resourcegroups/acc-rest?api-version=2021-04-01 --body '{"location":"westeurope"}'`,
 			exit: 0, out: []check{is("properties.provisioningState", "Succeeded")}},

@@ -36,10 +36,10 @@ another vault: 403 Forbidden`
 func pythonRows() *group {
 	want := strings.NewReplacer("%true%", "True", "%false%", "False").Replace(tour)
 	return &group{name: "sdk-python", client: "python", rows: append(sdkSetup("acc-python"),
-		row{name: "podkey run -- python samples/python/vault_tour.py", as: &workload{"acc-python", "app"},
+		row{name: "podkey run -- python samples/python/vault_tour.py", as: &workload{namespace: "acc-python", account: "app"},
 			env: []string{"KEYVAULT_URL=https://acc-python-kv.vault.azure.net", "OTHER_VAULT_URL=https://acc-python-other.vault.azure.net"},
 			sh:  `${python} ${root}/samples/python/vault_tour.py`, out: []check{says(want)}},
-		row{name: "podkey run, as a service account that nobody trusts", as: &workload{"acc-python", "other"},
+		row{name: "podkey run, as a service account that nobody trusts", as: &workload{namespace: "acc-python", account: "other"},
 			sh: `${python} ${root}/samples/python/vault_tour.py`, exit: 1, err: `no identity has a federated credential`},
 	)}
 }
@@ -49,7 +49,7 @@ func pythonRows() *group {
 func javascriptRows() *group {
 	want := strings.NewReplacer("%true%", "true", "%false%", "false").Replace(tour)
 	return &group{name: "sdk-javascript", client: "javascript", rows: append(sdkSetup("acc-node"),
-		row{name: "podkey run -- node samples/javascript/vault-tour.mjs", as: &workload{"acc-node", "app"},
+		row{name: "podkey run -- node samples/javascript/vault-tour.mjs", as: &workload{namespace: "acc-node", account: "app"},
 			env: []string{"KEYVAULT_URL=https://acc-node-kv.vault.azure.net", "OTHER_VAULT_URL=https://acc-node-other.vault.azure.net"},
 			// Node finds packages beside the program, not by a variable.
 			sh:  `cp ${root}/samples/javascript/vault-tour.mjs . && ln -sfn ${modules}/node_modules node_modules && node vault-tour.mjs`,

@@ -29,7 +29,7 @@ func seedPolicyRows() *group {
 			is("securityProfile.workloadIdentity.enabled", true), is("oidcIssuerProfile.enabled", true)}},
 		row{az: `identity create --name appidentity --resource-group acc-seed-policy`, out: []check{like("clientId", guidPattern)}, save: map[string]string{"principal": "principalId"}},
 		row{az: `keyvault set-policy --name acc-seed-policy-kv --object-id ${principal} --secret-permissions get set`,
-			out: []check{is("properties.accessPolicies.1.permissions.secrets", []string{"get", "set"})}},
+			out: []check{set("properties.accessPolicies.1.permissions.secrets", "get", "set")}},
 		row{az: `aks show --resource-group acc-seed-policy --name petclinic --query "oidcIssuerProfile.issuerUrl" -o tsv`, out: []check{contains(`/\s*$`)}},
 
 		row{az: `aks update --enable-oidc-issuer --enable-workload-identity --name petclinic --resource-group acc-seed-policy`},
@@ -40,7 +40,7 @@ func seedPolicyRows() *group {
 		row{az: `keyvault set-policy -g acc-seed-policy -n acc-seed-policy-kv --key-permissions get --spn ${client}`},
 		row{az: `keyvault set-policy -g acc-seed-policy -n acc-seed-policy-kv --secret-permissions get --spn ${client}`},
 		row{az: `keyvault set-policy -g acc-seed-policy -n acc-seed-policy-kv --certificate-permissions get --spn ${client}`,
-			out: []check{is("properties.accessPolicies.2.permissions.secrets", []string{"get"}), is("properties.accessPolicies.2.permissions.keys", []string{"get"})}},
+			out: []check{set("properties.accessPolicies.2.permissions.secrets", "get"), set("properties.accessPolicies.2.permissions.keys", "get")}},
 		row{az: `identity federated-credential create --name fedcred --identity-name "uid-petclinic" --resource-group "acc-seed-policy" --issuer "${aksIssuer}" --subject system:serviceaccount:"spring-petclinic":"sa" --audience api://AzureADTokenExchange`,
 			out: []check{is("issuer", "${aksIssuer}"), is("subject", "system:serviceaccount:spring-petclinic:sa")}},
 	)
@@ -88,7 +88,7 @@ func seedApplicationRows() *group {
 		{az: `identity show -g acc-seed-app -n acc-seed-app --query clientId -otsv`, save: map[string]string{"client": ""}},
 		{az: `keyvault set-policy -n acc-seed-app-kv --key-permissions get --spn ${app}`},
 		{az: `keyvault set-policy -n acc-seed-app-kv --secret-permissions get --spn ${app}`},
-		{az: `keyvault set-policy -n acc-seed-app-kv --certificate-permissions get --spn ${app}`, out: []check{count("properties.accessPolicies", 2), is("properties.accessPolicies.1.permissions.secrets", []string{"get"})}},
+		{az: `keyvault set-policy -n acc-seed-app-kv --certificate-permissions get --spn ${app}`, out: []check{count("properties.accessPolicies", 2), set("properties.accessPolicies.1.permissions.secrets", "get")}},
 		{az: `keyvault set-policy -n acc-seed-app-kv --secret-permissions get --spn ${client}`, out: []check{count("properties.accessPolicies", 3)}},
 		{az: `ad app show --id ${app} --query id -otsv`, save: map[string]string{"object": ""}},
 		{az: `ad app federated-credential create --id "${object}" --parameters @params.json`, files: map[string]string{"params.json": `{
@@ -122,7 +122,7 @@ func seedPodIdentityRows() *group {
 		row{az: `keyvault set-policy -n acc-seed-pod-kv --object-id ${principal} --secret-permissions get, list --key-permissions get, list --certificate-permissions get, list`,
 			exit: 2, err: `'get,' is not a valid value`},
 		row{az: `keyvault set-policy -n acc-seed-pod-kv --object-id ${principal} --secret-permissions get list --key-permissions get list --certificate-permissions get list`,
-			out:    []check{is("properties.accessPolicies.1.permissions.secrets", []string{"get", "list"})},
+			out:    []check{set("properties.accessPolicies.1.permissions.secrets", "get", "list")},
 			cannot: []cannot{{since: "2.61.0", why: newVaultDefault, exit: 1, err: `(?i)rbac`}}},
 		row{name: "az keyvault update --enable-rbac-authorization false, and set-policy again",
 			sh: `az keyvault update -n acc-seed-pod-kv --enable-rbac-authorization false -o none

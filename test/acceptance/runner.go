@@ -249,6 +249,9 @@ func (s *step) command(ctx context.Context, r *row) (*exec.Cmd, error) {
 		args = []string{"exec", "--data", s.w.server.data}
 		if r.as != nil {
 			args = []string{"run", "--data", s.w.server.data, "-n", r.as.namespace, "--service-account", r.as.account}
+			if r.as.managed {
+				args = append(args, "--managed-identity")
+			}
 		}
 		if s.g.ownNames {
 			args = append(args, "--own-names")
@@ -384,7 +387,7 @@ func tail(name, s string) string {
 	if s == "" {
 		return ""
 	}
-	const most = 3000
+	const most = 1500
 	if len(s) > most {
 		s = "…" + s[len(s)-most:]
 	}

@@ -262,8 +262,12 @@ func (s *step) deviceSignIn(ctx context.Context, who *signIn, stderr *watched) e
 	if m == nil {
 		return nil // az ended or is stuck: that is reported
 	}
-	cmd := exec.CommandContext(ctx, s.w.server.podkey, "exec", "--data", s.w.server.data, "--",
-		s.w.exe, "sign-in", "-credentials", s.credentials(who), "-code", m[2], m[1])
+	args := []string{"exec", "--data", s.w.server.data}
+	if s.g.ownNames {
+		args = append(args, "--own-names")
+	}
+	args = append(args, "--", s.w.exe, "sign-in", "-credentials", s.credentials(who), "-code", m[2], m[1])
+	cmd := exec.CommandContext(ctx, s.w.server.podkey, args...)
 	cmd.Env = s.environment()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("the sign-in page: %s", strings.TrimSpace(string(out)))
@@ -275,7 +279,6 @@ func (s *step) deviceSignIn(ctx context.Context, who *signIn, stderr *watched) e
 // The closing & tells Python not to wait for it.
 func (s *step) browser(who *signIn) []string {
 	return []string{
-		"DISPLAY=:0", // az looks for a screen before it looks for a browser
 		"BROWSER=" + s.w.exe + " sign-in -credentials " + s.credentials(who) + " %s &",
 	}
 }

@@ -3,11 +3,13 @@ package aks
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/kubeconfig"
 	"github.com/podkey/podkey/internal/server/arm"
 	"github.com/podkey/podkey/internal/server/rbac"
@@ -158,6 +160,36 @@ func TestETags(t *testing.T) {
 	r.must(201, "operator", "PUT", clusterPath("new"), fetching("https://new.example/"), "If-None-Match", "*")
 }
 
+// TestAChangeThatWasOvertakenIsRefused: rights were asked for a change of the
+// cluster as it was.
+func TestAChangeThatWasOvertakenIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.registered()
+	id, err := arm.ParseID(clusterPath("shop"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, _, err := r.c.load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := have
+	next.WorkloadIdentity = true
+	r.must(200, "owner", "PATCH", clusterPath("shop"), `{"tags":{"a":"b"}}`)
+	before := r.dump()
+	req := httptest.NewRequestWithContext(t.Context(), "PUT", "/", nil)
+	for _, existed := range []bool{true, false} {
+		err = r.c.save(httptest.NewRecorder(), req, &arm.Request{ID: id}, &have, &next, nil, existed)
+		if !fault.Is(err, fault.Clash) {
+			t.Errorf("existed %t: %v", existed, err)
+		}
+	}
+	if d := cmp.Diff(before, r.dump()); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestCredentialsAreForWhoMayHaveThem(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -248,12 +280,16 @@ func TestKeysArePinnedReplacedAndForgotten(t *testing.T) {
 	}
 }
 
-func TestRemovingTheGroupUnregisters(t *testing.T) {
+func TestNothingOfAClusterIsInheritedByTheNext(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.registered()
 	r.grant("nobody", rbac.Reader, clusterPath("shop"))
 	r.must(200, "nobody", "GET", clusterPath("shop"), nil)
+	r.must(204, "owner", "DELETE", clusterPath("shop"), nil)
+	r.registered()
+	r.refused(403, "AuthorizationFailed", "nobody", "GET", clusterPath("shop"), nil)
+	r.grant("nobody", rbac.Reader, clusterPath("shop"))
 	r.must(200, "owner", "DELETE", "/subscriptions/"+homeSub+"/resourceGroups/rg", nil)
 	if r.dump() != "" {
 		t.Errorf("left over: %s", r.dump())

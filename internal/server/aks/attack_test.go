@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,38 @@ func TestAProgramIsTakenWhenItIsAskedFor(t *testing.T) {
 	p["kubeconfig"] = strings.Replace(config, "token: "+secret, "exec: {apiVersion: client.authentication.k8s.io/v1, command: kubelogin}", 1)
 	p["allowExec"] = true
 	r.must(201, "operator", "PUT", clusterPath("shop"), b)
+}
+
+func TestHowManyKeysCanBePinned(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	set := func(n int) []byte {
+		keys := []any{}
+		for i := range n {
+			keys = append(keys, publicJWK(strconv.Itoa(i), &r.privateKey("one").PublicKey))
+		}
+		b, err := json.Marshal(map[string]any{"keys": keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if keys, err := parseKeySet(set(maxKeys)); err != nil || len(keys) != maxKeys {
+		t.Errorf("%d keys: %v", maxKeys, err)
+	}
+	if _, err := parseKeySet(set(maxKeys + 1)); err == nil || !strings.Contains(err.Error(), "at most 16") {
+		t.Errorf("%d keys: %v", maxKeys+1, err)
+	}
+}
+
+func TestWhoDisclosesAPrivateKeyIsTold(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
+		_, err := parseKeySet([]byte(`{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB","` + name + `":"hunter2"}]}`))
+		if err == nil || !strings.Contains(err.Error(), "private part") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // FuzzKeySet: what is accepted is a set of distinct strong keys, and the same

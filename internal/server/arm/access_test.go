@@ -41,7 +41,7 @@ func pathFor(typeName string, route *Route) string {
 	names := map[string]string{
 		"subscriptions": homeSub, "resourceGroups": "g", "providers": "Microsoft.KeyVault", "locations": "westeurope", "vaults": "vau",
 		"userAssignedIdentities": "idn", "federatedIdentityCredentials": "cred", "accessPolicies": "add", "deletedVaults": "gone",
-		"roleAssignments": "0f0f0f0f-1111-4222-8333-444455556666", "roleDefinitions": rbac.Reader, "secrets": "sec",
+		"roleAssignments": "0f0f0f0f-1111-4222-8333-444455556666", "roleDefinitions": rbac.Reader, "secrets": "sec", "tags": "default",
 	}
 	ns, types, _ := strings.Cut(typeName, "/")
 	path := ""
@@ -70,6 +70,8 @@ func bodyFor(r *rig, path string) any {
 	switch {
 	case strings.Contains(path, "/roleAssignments/"):
 		return map[string]any{"properties": map[string]any{"roleDefinitionId": rbac.Owner, "principalId": r.people["owner"].ObjectID}}
+	case strings.Contains(path, "/tags/default"):
+		return map[string]any{"operation": "Merge", "properties": map[string]any{"tags": map[string]string{"changed": "yes"}}}
 	case strings.Contains(path, "/roleDefinitions/"):
 		return roleRequest("Another", []string{"*"}, groupPath("g"))
 	case strings.Contains(path, "/secrets/"):

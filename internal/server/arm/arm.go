@@ -71,6 +71,7 @@ func New(s *store.Store, o Options) *Handler {
 	h.registerProviders()
 	h.registerGroups()
 	h.registerResources()
+	h.registerTags()
 	h.registerIdentities()
 	h.registerVaults()
 	h.registerDeletedVaults()

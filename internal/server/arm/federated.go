@@ -145,15 +145,9 @@ func (h *Handler) listFederated(w http.ResponseWriter, r *http.Request, q *Reque
 	if err != nil {
 		return err
 	}
-	shown := all[:0]
-	for _, c := range all {
-		ok, err := q.Allowed(r.Context(), actionFederated+"read", federatedID(&m, &c))
-		if err != nil {
-			return err
-		}
-		if ok {
-			shown = append(shown, c)
-		}
+	shown, err := readable(r.Context(), q, all, actionFederated+"read", func(c *directory.FederatedCredential) string { return federatedID(&m, c) })
+	if err != nil {
+		return err
 	}
 	return writePage(w, q, shown, func(c *directory.FederatedCredential) string { return strings.ToLower(c.Name) },
 		func(c *directory.FederatedCredential) wireFederated { return federatedWire(&m, c) })

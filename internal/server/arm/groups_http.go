@@ -9,8 +9,9 @@ import (
 	"github.com/podkey/podkey/internal/web"
 )
 
+const actionGroup = "Microsoft.Resources/subscriptions/resourceGroups/"
+
 func (h *Handler) registerGroups() {
-	const action = "Microsoft.Resources/subscriptions/resourceGroups/"
 	h.Register(ResourceType{
 		Name: typeGroup, Versions: versionsResources,
 		Find: func(ctx context.Context, _ string, id ID) (string, bool, error) {
@@ -18,11 +19,11 @@ func (h *Handler) registerGroups() {
 			return g.id(), ok, err
 		},
 		Routes: []Route{
-			{Method: "GET", Collection: true, Action: action + "read", Visible: true, Handle: h.listGroups},
-			{Method: "GET", Action: action + "read", Handle: h.getGroup},
-			{Method: "PUT", Action: action + "write", Handle: h.putGroupHTTP},
-			{Method: "PATCH", Action: action + "write", Handle: h.patchGroupHTTP},
-			{Method: "DELETE", Action: action + "delete", Handle: h.deleteGroup},
+			{Method: "GET", Collection: true, Action: actionGroup + "read", Visible: true, Handle: h.listGroups},
+			{Method: "GET", Action: actionGroup + "read", Handle: h.getGroup},
+			{Method: "PUT", Action: actionGroup + "write", Handle: h.putGroupHTTP},
+			{Method: "PATCH", Action: actionGroup + "write", Handle: h.patchGroupHTTP},
+			{Method: "DELETE", Action: actionGroup + "delete", Handle: h.deleteGroup},
 		},
 	})
 }
@@ -152,23 +153,15 @@ func (h *Handler) listGroups(w http.ResponseWriter, r *http.Request, q *Request)
 			}
 			return g.Name
 		}}
-		if !match(f, &env) {
-			continue
-		}
-		ok, err := h.seesGroup(r.Context(), q, &g)
-		if err != nil {
-			return err
-		}
-		if ok {
+		if match(f, &env) {
 			shown = append(shown, g)
 		}
 	}
+	shown, err = readable(r.Context(), q, shown, actionGroup+"read", (*group).id)
+	if err != nil {
+		return err
+	}
 	return writePage(w, q, shown, func(g *group) string { return strings.ToLower(g.Name) }, func(g *group) wireGroup { return g.wire() })
-}
-
-// seesGroup tells whether a listing shows a group: to those who may read it.
-func (h *Handler) seesGroup(ctx context.Context, q *Request, g *group) (bool, error) {
-	return q.Allowed(ctx, "Microsoft.Resources/subscriptions/resourceGroups/read", g.id())
 }
 
 // filter parses the request's $filter.

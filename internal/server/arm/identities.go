@@ -198,15 +198,9 @@ func (h *Handler) listIdentities(w http.ResponseWriter, r *http.Request, q *Requ
 	if err != nil {
 		return err
 	}
-	shown := all[:0]
-	for _, m := range all {
-		ok, err := q.Allowed(r.Context(), actionIdentity+"read", m.ResourceID)
-		if err != nil {
-			return err
-		}
-		if ok {
-			shown = append(shown, m)
-		}
+	shown, err := readable(r.Context(), q, all, actionIdentity+"read", func(m *directory.ManagedIdentity) string { return m.ResourceID })
+	if err != nil {
+		return err
 	}
 	return writePage(w, q, shown, func(m *directory.ManagedIdentity) string { return strings.ToLower(m.ResourceID) }, identityWire)
 }

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"context"
 	"encoding/base64"
 	"net/http"
 	"net/url"
@@ -53,6 +54,22 @@ func pageOf(query url.Values) (p page, err error) {
 	}
 	p.after = string(key)
 	return p, nil
+}
+
+// readable keeps those items of a listing that the caller may read. It
+// reuses the memory of all.
+func readable[T any](ctx context.Context, q *Request, all []T, action string, id func(*T) string) ([]T, error) {
+	shown := all[:0]
+	for i := range all {
+		ok, err := q.Allowed(ctx, action, id(&all[i]))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			shown = append(shown, all[i])
+		}
+	}
+	return shown, nil
 }
 
 // writePage sorts items by their keys, which are unique, and answers with

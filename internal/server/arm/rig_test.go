@@ -306,6 +306,8 @@ func (r *rig) send(as, method, path string, body any, header http.Header) *answe
 func versionFor(path string) string {
 	path = strings.ToLower(path)
 	switch {
+	case strings.Contains(path, "microsoft.resources/"):
+		return "2021-04-01"
 	case strings.Contains(path, "microsoft.authorization"):
 		return "2022-04-01"
 	case strings.Contains(path, "microsoft.keyvault"):

@@ -300,20 +300,14 @@ func (h *Handler) listVaults(w http.ResponseWriter, r *http.Request, q *Request)
 	if err != nil {
 		return err
 	}
-	shown := make([]wireVault, 0, len(all))
+	if all, err = readable(ctx, q, all, actionVault+"read", func(v *keyvault.Vault) string { return v.ID }); err != nil {
+		return err
+	}
+	shown := make([]wireVault, len(all))
 	for i := range all {
-		ok, err := q.Allowed(ctx, actionVault+"read", all[i].ID)
-		if err != nil {
+		if shown[i], err = h.vaultWire(ctx, q.Names, &all[i]); err != nil {
 			return err
 		}
-		if !ok {
-			continue
-		}
-		v, err := h.vaultWire(ctx, q.Names, &all[i])
-		if err != nil {
-			return err
-		}
-		shown = append(shown, v)
 	}
 	return writePage(w, q, shown, func(v *wireVault) string { return strings.ToLower(v.ID) }, func(v *wireVault) *wireVault { return v })
 }

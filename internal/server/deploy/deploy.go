@@ -102,10 +102,16 @@ func (h *Handler) register(a *arm.Handler) {
 			{Method: "POST", Collection: true, Levels: at, Action: action + op.action, Handle: op.handle},
 		}})
 	}
-	a.Register(arm.ResourceType{Name: typeDeployment + "/operations", Versions: versions, Leaf: true, Routes: []arm.Route{
+	operations := []arm.Route{
 		{Method: "GET", Collection: true, Levels: at, Action: action + "operations/read", Handle: h.listOperations},
 		{Method: "GET", Levels: at, Action: action + "operations/read", Handle: h.getOperation},
-	}})
+	}
+	a.Register(arm.ResourceType{Name: typeDeployment + "/operations", Versions: versions, Leaf: true, Routes: operations})
+	// In groups, az and the SDKs ask for operations by the path that Azure
+	// had before providers.
+	const old = "/subscriptions/resourceGroups/deployments"
+	a.Register(arm.ResourceType{Name: old, Versions: versions, Hidden: true, Loose: true, Leaf: true})
+	a.Register(arm.ResourceType{Name: old + "/operations", Versions: versions, Hidden: true, Leaf: true, Routes: operations})
 	a.Register(arm.ResourceType{Name: typeDeployment + "/operationStatuses", Versions: versions, Hidden: true, Leaf: true, Routes: []arm.Route{
 		{Method: "GET", Levels: at, Action: action + "operationStatuses/read", Handle: h.operationStatus},
 	}})

@@ -55,6 +55,14 @@ func TestVaultWithIdentity(t *testing.T) {
 	if n := len(ops.at("value").([]any)); n != 6 {
 		t.Errorf("%d operations: %s", n, ops.body)
 	}
+	old := r.must(200, "owner", "GET", group+"/deployments/main/operations", nil)
+	if string(old.body) != string(ops.body) {
+		t.Errorf("by the old path: %s", old.body)
+	}
+	one := ops.at("value.0.operationId").(string)
+	r.must(200, "owner", "GET", group+"/deployments/main/operations/"+one, nil)
+	r.refused(404, "DeploymentOperationNotFound", "owner", "GET", at+"main/operations/0", nil)
+	r.refused(404, "DeploymentNotFound", "owner", "GET", group+"/deployments/none/operations", nil)
 	got := r.must(200, "owner", "GET", at+"main", nil)
 	if got.at("properties.parameters.prefix.value") != "shop" || got.at("properties.provisioningState") != "Succeeded" || got.at("properties.error") != nil {
 		t.Errorf("record %s", got.body)

@@ -20,7 +20,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 	if err != nil {
 		return err
 	}
-	ctx := r.Context()
+	ctx := withNesting(r.Context())
 	p, err := h.ready(ctx, q, q.ID, req)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 func (h *Handler) newRecord(r *http.Request, p *plan) record {
 	now := h.o.Now().UTC()
 	rec := record{
-		ID: p.id.String(), Name: p.id.NameOf("deployments"), SubscriptionID: p.id.Subscription(), Group: p.id.Group(),
+		ID: display(p.id), Name: p.id.NameOf("deployments"), SubscriptionID: p.id.Subscription(), Group: p.id.Group(),
 		Location: p.req.location, Tags: p.req.tags, Mode: "Incremental", State: running,
 		Run: uuid.NewString(), Lease: now.Add(lease), Started: now, Ended: now,
 		CorrelationID: web.CallOf(r.Context()).CorrelationID,
@@ -69,6 +69,15 @@ func (h *Handler) newRecord(r *http.Request, p *plan) record {
 	return rec
 }
 
+// display is the id of a deployment as answers spell it.
+func display(id arm.ID) string {
+	s := "/subscriptions/" + id.Subscription()
+	if id.Group() != "" {
+		s += "/resourceGroups/" + id.Group()
+	}
+	return s + "/providers/" + typeDeployment + "/" + id.NameOf("deployments")
+}
+
 // validate is put without doing anything.
 func (h *Handler) validate(w http.ResponseWriter, r *http.Request, q *arm.Request) error {
 	req, err := readRequest(r)
@@ -76,7 +85,7 @@ func (h *Handler) validate(w http.ResponseWriter, r *http.Request, q *arm.Reques
 		return err
 	}
 	id := q.ID.Parent()
-	p, err := h.ready(r.Context(), q, id, req)
+	p, err := h.ready(withNesting(r.Context()), q, id, req)
 	if err != nil {
 		return err
 	}

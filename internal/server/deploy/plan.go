@@ -30,6 +30,32 @@ type plan struct {
 type nesting struct {
 	depth   int
 	secrets []string // texts that are secure in a deployment around
+	left    *int     // how many resources may still be looked at; one count for the whole request
+}
+
+// mostResources bounds the resources of a request, with those of nested
+// deployments, each counted every time that it is looked at: loops in loops
+// of nested deployments could ask for millions.
+const mostResources = 20 * template.MaxResources
+
+// withNesting makes sure that there is a count.
+func withNesting(ctx context.Context) context.Context {
+	n := nestingOf(ctx)
+	if n.left != nil {
+		return ctx
+	}
+	left := mostResources
+	n.left = &left
+	return context.WithValue(ctx, nestingKey{}, n)
+}
+
+// count takes the resources of a plan off the count.
+func count(ctx context.Context, p *plan) error {
+	left := nestingOf(ctx).left
+	if *left -= len(p.d.Resources()) + 1; *left < 0 {
+		return fault.BadRequest("DeploymentTooLarge", "The deployment and those nested in it have too many resources.")
+	}
+	return nil
 }
 
 type nestingKey struct{}
@@ -67,7 +93,8 @@ func (h *Handler) plan(ctx context.Context, q *arm.Request, id arm.ID, req *requ
 	if err != nil {
 		return nil, invalid(err, append(secrets, suspects(req, t)...))
 	}
-	return &plan{id: id, req: req, d: d, groups: groups}, nil
+	p := &plan{id: id, req: req, d: d, groups: groups}
+	return p, count(ctx, p)
 }
 
 // suspects are the texts that must not be in an error about parameters: those

@@ -81,6 +81,12 @@ func (h *Handler) deploy(ctx context.Context, q *arm.Request, p *plan, rec *reco
 		if err := r.step(ctx, res, outer); err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			break // out of time: its own error says so
+		}
+	}
+	if ctx.Err() != nil && len(r.errors) == 0 {
+		r.errors = append(r.errors, timedOut())
 	}
 	if len(r.errors) == 0 {
 		r.outputs()
@@ -100,7 +106,7 @@ func (r *run) step(ctx context.Context, res *template.Resource, outer nesting) e
 	op.Took = r.h.o.Now().Sub(op.Started)
 	if err != nil {
 		r.failed[res] = true
-		r.fail(&op, err, res.ID)
+		r.fail(&op, err, res.ID, ctx.Err() != nil)
 	}
 	r.rec.Operations = append(r.rec.Operations, op)
 	if now := r.h.o.Now(); now.Sub(r.saved) >= progress {
@@ -115,7 +121,7 @@ func (r *run) put(ctx context.Context, res *template.Resource, outer nesting) (s
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	ctx = context.WithValue(ctx, nestingKey{}, nesting{depth: outer.depth + 1, secrets: r.p.d.Secrets()})
+	ctx = context.WithValue(ctx, nestingKey{}, nesting{depth: outer.depth + 1, secrets: r.p.d.Secrets(), left: outer.left})
 	r.reader.forget(res.ID)
 	a, err := r.q.Do(ctx, arm.Operation{Method: "PUT", ID: res.ID, APIVersion: res.APIVersion, Body: encode(body)})
 	if err != nil {
@@ -164,8 +170,9 @@ func detailFrom(v any, depth int) (arm.ErrorDetail, bool) {
 	return out, code != ""
 }
 
-// fail notes what went wrong with an operation.
-func (r *run) fail(op *operation, err error, target string) {
+// fail notes what went wrong with an operation. late is set when the time of
+// the run was over.
+func (r *run) fail(op *operation, err error, target string, late bool) {
 	var d arm.ErrorDetail
 	te, isTemplate := errors.AsType[*template.Error](err)
 	ne, isNested := errors.AsType[*nestedError](err)
@@ -174,8 +181,8 @@ func (r *run) fail(op *operation, err error, target string) {
 		d = arm.ErrorDetail{Code: "InvalidTemplate", Message: "Unable to process template language expressions: '" + te.Error() + "'."}
 	case isNested:
 		d = ne.detail
-	case errors.Is(err, context.DeadlineExceeded):
-		d = arm.ErrorDetail{Code: "DeploymentTimedOut", Message: fmt.Sprintf("The deployment took longer than %s. Run it again: it continues to the same end.", runTime)}
+	case errors.Is(err, context.DeadlineExceeded) || late:
+		d = timedOut()
 	default:
 		d = arm.DetailOf(err)
 		if !isFault(err) {
@@ -189,6 +196,10 @@ func (r *run) fail(op *operation, err error, target string) {
 		op.Status = http.StatusConflict // as Azure, for a resource that ended Failed
 	}
 	r.errors = append(r.errors, d)
+}
+
+func timedOut() arm.ErrorDetail {
+	return arm.ErrorDetail{Code: "DeploymentTimedOut", Message: fmt.Sprintf("The deployment took longer than %s. Run it again: it continues to the same end.", runTime)}
 }
 
 func redact(d arm.ErrorDetail, secrets []string) arm.ErrorDetail {
@@ -208,7 +219,7 @@ func (r *run) outputs() {
 	op.Took = r.h.o.Now().Sub(op.Started)
 	if err != nil {
 		op.Status = http.StatusBadRequest
-		r.fail(&op, err, "")
+		r.fail(&op, err, "", false)
 		r.errors[len(r.errors)-1].Code = "DeploymentOutputEvaluationFailed"
 		op.Error.Code = "DeploymentOutputEvaluationFailed"
 	} else {

@@ -32,7 +32,7 @@ func (h *Handler) whatIf(w http.ResponseWriter, r *http.Request, q *arm.Request)
 	if err != nil {
 		return err
 	}
-	ctx, id := r.Context(), q.ID.Parent()
+	ctx, id := withNesting(r.Context()), q.ID.Parent()
 	p, err := h.ready(ctx, q, id, req)
 	if err != nil {
 		return err

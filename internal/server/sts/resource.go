@@ -49,7 +49,10 @@ func (x *exchange) resource(name string) (resource, error) {
 	bare := strings.TrimSuffix(lower, "/")
 	res, ok := x.resources[bare]
 	if !ok && x.isOrigin(bare, x.call.Names) {
-		res, ok = resource{version: 1, own: true}, true
+		// At a bare address the directory API is the one plane whose clients take
+		// the origin for the resource; the management API has names of its own.
+		// The audience is not the origin: an application could be called so.
+		res, ok = resource{version: 1, own: true, audience: strings.ToLower(x.Own.Graph)}, true
 	}
 	if ok {
 		if res.audience == "" {

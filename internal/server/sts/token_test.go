@@ -112,7 +112,7 @@ func TestResources(t *testing.T) {
 		{ownHost, "https://management.azure.com/.default", "https://management.azure.com", "ES256", "1.0"},
 		{ownHost, "https://management.core.windows.net//.default", "https://management.core.windows.net/", "ES256", "1.0"},
 		{ownHost, "https://management.podkey.test:8443/.default", "https://management.podkey.test:8443", "ES256", "1.0"},
-		{bareHost, "https://127.0.0.1:8443//.default", "https://127.0.0.1:8443/", "ES256", "1.0"},
+		{bareHost, "https://127.0.0.1:8443//.default", "https://graph.podkey.test:8443", "ES256", "1.0"},
 		{ownHost, "https://graph.microsoft.com/.default", "https://graph.microsoft.com", "ES256", "1.0"},
 		{ownHost, "00000003-0000-0000-c000-000000000000/.default", "00000003-0000-0000-c000-000000000000", "ES256", "1.0"},
 		{ownHost, "https://graph.podkey.test:8443/.default", "https://graph.podkey.test:8443", "ES256", "1.0"},
