@@ -13,10 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"sync"
 	"time"
-	"unicode/utf8"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Decisions of a record.
@@ -295,38 +295,5 @@ func appendMember(b []byte, name, value string) []byte {
 	b = append(b, `,"`...)
 	b = append(b, name...)
 	b = append(b, `":`...)
-	return appendString(b, value)
-}
-
-// appendString quotes s as JSON. Plain ASCII, the usual case, is copied; the
-// rest is escaped, so that a name with a line break cannot forge a line.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		b = append(b, s[start:i]...)
-		r, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case r == utf8.RuneError && n == 1:
-			b = append(b, `\ufffd`...)
-		case r >= 0xa0 && r != '\u2028' && r != '\u2029' && strconv.IsPrint(r):
-			b = append(b, s[i:i+n]...)
-		case r > 0xffff:
-			b = append(b, `\ufffd`...)
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
-		}
-		i += n
-		start = i
-	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
+	return text.AppendJSONLine(b, value)
 }

@@ -289,6 +289,14 @@ func TestTokensOfARegisteredClusterCount(t *testing.T) {
 	if out := r.must(cmd("show")...); !strings.Contains(out, "pinned: two") {
 		t.Errorf("show: %s", out)
 	}
+	if err := r.api.Manage(t.Context(), "PUT", listed[0].ID+"?api-version="+client.VersionClusters, map[string]any{
+		"location": "westeurope", "properties": map[string]any{"securityProfile": map[string]any{"workloadIdentity": map[string]any{"enabled": true}}},
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.must(cmd("show")...); !strings.Contains(out, "to be installed    workload-identity-webhook") {
+		t.Errorf("show: %s", out)
+	}
 	r.fails("only its own API server issues", "run", "--cluster", "shop-cluster", "-n", "shop", "--service-account", "web", "--data", r.data, "--", "true")
 
 	r.must(cmd("unregister")...)
@@ -369,12 +377,12 @@ func TestKubeconfigsThatRunAProgram(t *testing.T) {
 	cluster.publish(r.keys, "one")
 	plugin := filepath.Join(t.TempDir(), "plugin")
 	ran := plugin + ".ran"
-	script := "#!/bin/sh\ntouch " + ran + "\ncase \"$KUBERNETES_EXEC_INFO\" in *ExecCredential*) ;; *) exit 1;; esac\n" +
+	script := "touch " + ran + "\ncase \"$KUBERNETES_EXEC_INFO\" in *ExecCredential*) ;; *) exit 1;; esac\n" +
 		`echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"` + clusterToken + `"}}'` + "\n"
-	if err := os.WriteFile(plugin, []byte(script), 0o700); err != nil {
+	if err := os.WriteFile(plugin, []byte(script), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := cluster.kubeconfig(t, "exec: {apiVersion: client.authentication.k8s.io/v1, command: '"+plugin+"', interactiveMode: Never}")
+	config := cluster.kubeconfig(t, "exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: ['"+plugin+"'], interactiveMode: Never}")
 	args := []string{"cluster", "register", "-g", "shop", "-n", "c", "--kubeconfig", config}
 	r.fails("--allow-exec", args...)
 	if _, err := os.Stat(ran); err == nil {

@@ -58,10 +58,10 @@ type EnvVar struct {
 }
 
 // String keeps credentials out of logs and test output.
-func (*Access) String() string { return "kubeconfig.Access(redacted)" }
+func (Access) String() string { return "kubeconfig.Access(redacted)" }
 
 // GoString is String for %#v.
-func (a *Access) GoString() string { return a.String() }
+func (a Access) GoString() string { return a.String() }
 
 // Options say what [Parse] may take.
 type Options struct {

@@ -82,7 +82,7 @@ func TestWhatIsReadIsWrittenAndReadAgain(t *testing.T) {
 	if !bytes.Equal(once, twice) {
 		t.Error("it is another after a round trip")
 	}
-	if s := fmt.Sprintf("%v %+v %#v", a, a, a); strings.Contains(s, "abc") {
+	if s := fmt.Sprintf("%v %+v %#v %v %+v %#v %s", a, a, a, *a, *a, *a, *a); strings.Contains(s, "abc") {
 		t.Error("the token is in its text")
 	}
 	if _, err := a.TLS(); err != nil {

@@ -25,8 +25,8 @@ var arrows = map[string]string{
 	"internal/server/graph":     "internal/odata internal/server/rbac internal/server/directory internal/web internal/audit internal/fault",
 	"internal/server/deploy":    "internal/server/arm internal/template internal/store internal/web internal/fault",
 	"internal/template":         "",
-	"internal/server/arm":       "internal/odata internal/server/keyvault internal/server/rbac internal/server/directory internal/store internal/web internal/audit internal/fault",
-	"internal/server/keyvault":  "internal/server/rbac internal/pki internal/store internal/web internal/audit internal/fault",
+	"internal/server/arm":       "internal/odata internal/server/keyvault internal/server/rbac internal/server/directory internal/store internal/web internal/audit internal/fault internal/text",
+	"internal/server/keyvault":  "internal/server/rbac internal/pki internal/store internal/web internal/audit internal/fault internal/text",
 	"internal/server/sts":       "internal/server/session internal/server/directory internal/token internal/web internal/audit internal/fault",
 	"internal/server/session":   "internal/store",
 	"internal/server/aks":       "internal/server/arm internal/server/rbac internal/kubeconfig internal/store internal/web internal/fault",
@@ -44,9 +44,10 @@ var arrows = map[string]string{
 	"internal/kubeconfig":       "",
 	"internal/imds":             "",
 	"internal/pki":              "",
-	"internal/audit":            "",
+	"internal/audit":            "internal/text",
 	"internal/odata":            "",
 	"internal/fault":            "",
+	"internal/text":             "",
 }
 
 func goList(t *testing.T, args ...string) []string {

@@ -66,6 +66,7 @@ type Deployment struct {
 	busy      map[string]bool
 	work      int
 	resources []*Resource
+	names     names
 	secrets   map[string]bool
 	inherited []string // secure texts of a deployment around
 	secure    bool     // a parameter is secure
@@ -199,7 +200,7 @@ func displayType(kind string) string {
 // Outputs evaluates the outputs. Those that are made from secure parameters
 // are hidden, whatever their declared type.
 func (d *Deployment) Outputs(r Runtime) (map[string]Shown, error) {
-	out := map[string]Shown{}
+	out, size := map[string]Shown{}, 0
 	for _, name := range sortedKeys(d.t.outputs) {
 		o := d.t.outputs[name]
 		s := &scope{d: d, runtime: r}
@@ -222,10 +223,31 @@ func (d *Deployment) Outputs(r Runtime) (map[string]Shown, error) {
 		if err := d.charge(v); err != nil {
 			return nil, errorAt(o.path, "%s", sentence(err))
 		}
+		if size += sizeOf(v); size > maxOutputSize {
+			return nil, errorAt(o.path, "The outputs are larger than %d bytes.", maxOutputSize)
+		}
 		hide := d.hasSecrets() && (d.taintsDeep(get(o.raw, "value"), s, 0) || d.taintsDeep(get(o.raw, "copy"), s, 0))
 		out[name] = show(o.kind, v, hide, d.Secrets())
 	}
 	return out, nil
+}
+
+// sizeOf is about how many bytes a value takes.
+func sizeOf(v any) int {
+	n := 8
+	switch v := v.(type) {
+	case string:
+		n += len(v)
+	case []any:
+		for _, x := range v {
+			n += sizeOf(x)
+		}
+	case map[string]any:
+		for k, x := range v {
+			n += len(k) + sizeOf(x)
+		}
+	}
+	return n
 }
 
 func (s *scope) output(o *output) (any, error) {

@@ -38,6 +38,7 @@ const (
 	maxNamed      = 256     // parameters, variables; outputs have the lower limit below
 	maxOutputs    = 64
 	maxVariables  = 512
+	maxOutputSize = 1 << 20 // bytes of all outputs
 	maxWork       = 4 << 20 // units of work and room that the expressions of a deployment may use
 )
 

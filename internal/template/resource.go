@@ -44,6 +44,7 @@ func (d *Deployment) expand() error {
 	if err := d.unique(); err != nil {
 		return err
 	}
+	d.indexNames()
 	for _, r := range d.resources {
 		if err := d.link(r); err != nil {
 			return err
@@ -346,7 +347,16 @@ func (d *Deployment) link(r *Resource) error {
 		if !ok {
 			return errorAt(element(path, i), "A dependency must be a string.")
 		}
+		if err := d.spend(len(name)/16 + 1); err != nil {
+			return errorAt(path, "%s", sentence(err))
+		}
 		found := d.named(name)
+		if len(found) == 0 {
+			err = d.spend(len(d.t.resources)) // to be looked through
+		}
+		if err != nil {
+			return errorAt(path, "%s", sentence(err))
+		}
 		if len(found) == 0 && !d.emptyLoop(name) {
 			return errorAt(element(path, i), "The resource '%s' is not defined in the template.", clip(name))
 		}
@@ -355,6 +365,7 @@ func (d *Deployment) link(r *Resource) error {
 	if r.Existing {
 		return nil
 	}
+	defer func() { r.after = once(r.after) }()
 	_, _, err = d.body(r, nil, &partial{refs: func(read *Resource) {
 		if read != r {
 			r.after = append(r.after, read)
@@ -363,32 +374,61 @@ func (d *Deployment) link(r *Resource) error {
 	return err
 }
 
-// named finds the resources that a name in dependsOn or reference means: a
-// name of its own, an id, a copy loop, type and name, or the name alone.
-func (d *Deployment) named(name string) []*Resource {
-	if name == "" {
-		return nil
+// once leaves out what is in a list already.
+func once(list []*Resource) []*Resource {
+	seen := make(map[*Resource]bool, len(list))
+	return slices.DeleteFunc(list, func(r *Resource) bool {
+		again := seen[r]
+		seen[r] = true
+		return again
+	})
+}
+
+// names is an index of the resources by all that dependsOn and reference may
+// call them, in the order in which a name is looked up: a name of its own, an
+// id, a copy loop, type and name, or the name alone.
+type names [6]map[string][]*Resource
+
+// indexNames builds the index, once every resource has its names.
+func (d *Deployment) indexNames() {
+	var n names
+	for i := range n {
+		n[i] = map[string][]*Resource{}
 	}
-	id := strings.TrimSuffix(normalID(name), "/")
-	match := []func(r *Resource) bool{
-		func(r *Resource) bool { return d.t.symbolic && strings.EqualFold(r.symbol, name) },
-		func(r *Resource) bool { return d.t.symbolic && strings.EqualFold(r.d.symbol, name) },
-		func(r *Resource) bool { return strings.EqualFold(r.ID, id) },
-		func(r *Resource) bool { return len(r.loops) > 0 && strings.EqualFold(r.loops[0].name, name) },
-		func(r *Resource) bool {
-			return strings.HasSuffix(strings.ToLower(r.ID), "/providers/"+strings.ToLower(name))
-		},
-		func(r *Resource) bool { return strings.EqualFold(r.Type+"/"+r.Name, name) },
-		func(r *Resource) bool { return strings.EqualFold(r.Name, name) },
-	}
-	for _, m := range match {
-		var found []*Resource
-		for _, r := range d.resources {
-			if m(r) {
-				found = append(found, r)
-			}
+	add := func(i int, name string, r *Resource) {
+		name = strings.ToLower(name)
+		if list := n[i][name]; len(list) == 0 || list[len(list)-1] != r {
+			n[i][name] = append(list, r)
 		}
-		if len(found) > 0 {
+	}
+	for _, r := range d.resources {
+		if d.t.symbolic {
+			add(0, r.symbol, r)
+			add(1, r.d.symbol, r)
+		}
+		add(2, r.ID, r)
+		if len(r.loops) > 0 {
+			add(3, r.loops[0].name, r)
+		}
+		for rest := r.ID; ; {
+			_, after, ok := strings.Cut(rest, "/providers/")
+			if !ok {
+				break
+			}
+			add(4, after, r)
+			rest = after
+		}
+		add(4, r.Type+"/"+r.Name, r)
+		add(5, r.Name, r)
+	}
+	d.names = n
+}
+
+// named finds the resources that a name in dependsOn or reference means.
+func (d *Deployment) named(name string) []*Resource {
+	key := strings.ToLower(strings.TrimSuffix(normalID(name), "/"))
+	for _, index := range d.names {
+		if found := index[key]; len(found) > 0 && key != "" {
 			return found
 		}
 	}

@@ -22,7 +22,7 @@ func (d *Deployment) hasSecrets() bool { return d.secure || len(d.secrets) > 0 }
 
 // maxSecrets bounds the secure texts of a deployment: every answer is searched
 // for each.
-const maxSecrets = 1000
+const maxSecrets = 256
 
 // Secrets are the texts that must not be shown, the longest first: one may be
 // a part of another.

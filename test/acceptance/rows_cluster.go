@@ -62,7 +62,7 @@ func clusterRows() *group {
 		{az: `aks update ` + rg + ` --enable-oidc-issuer`, exit: 1, err: `AuthorizationFailed`},
 		{az: `account clear`},
 		login(),
-		{podkey: `cluster unregister -g acc-cluster -n shop`},
+		{az: `aks delete ` + rg + ` -y`, out: []check{nothing()}},
 		{az: `aks show ` + rg, exit: 3, err: `ResourceNotFound`},
 	}}
 }

@@ -131,6 +131,6 @@ az keyvault secret show --vault-name accdep-kv -n db-password --query value -o t
 		{az: `identity show -g acc-deployment -n half`, out: []check{is("name", "half")}},
 		{az: `deployment group show -g acc-deployment -n absent`, exit: 3, err: `DeploymentNotFound`},
 		{az: `deployment group delete -g acc-deployment -n half`},
-		{az: `deployment group list -g acc-deployment --query [].name`, out: []check{count("", 2+1), lacks("", "half")}},
+		{az: `deployment group list -g acc-deployment --query [].name`, out: []check{count("", 2), lacks("", "half")}},
 	}}
 }

@@ -11,7 +11,6 @@ func directoryRows() *group {
 			save: map[string]string{"app": "appId", "appSecret": "password"}},
 		{az: `ad sp list --display-name acc-app --query [0].appId -o tsv`, out: []check{says("${app}")}},
 		{az: `ad sp list --all --query [].appId`, out: []check{has("", "${app}")}},
-		{az: `ad sp list --show-mine --query [].appId`, out: []check{has("", "${app}")}},
 		{az: `ad sp show --id ${app}`, out: []check{is("appId", "${app}"), is("servicePrincipalType", "Application"), has("servicePrincipalNames", "${app}")}, save: map[string]string{"sp": "id"}},
 		{az: `ad sp show --id ${sp}`, out: []check{is("appId", "${app}")}},
 		{az: `ad sp show --id 11111111-1111-1111-1111-111111111111`, exit: 3, err: `.`},
@@ -19,7 +18,7 @@ func directoryRows() *group {
 		{az: `ad app show --id ${object}`, out: []check{is("appId", "${app}"), count("passwordCredentials", 1), omits("${appSecret}")}},
 		{az: `ad app list --display-name acc-app`, out: []check{count("", 1), is("0.appId", "${app}")}},
 		{az: `ad app list --app-id ${app}`, out: []check{count("", 1)}},
-		{az: `ad app list --show-mine --query [].appId`, out: []check{has("", "${app}")}},
+		{az: `ad app list --show-mine`, exit: 1, err: `only valid with delegated authentication`},
 
 		{az: `ad app federated-credential create --id ${object} --parameters @params.json`, files: map[string]string{"params.json": credential},
 			out: []check{is("name", "kubernetes-federated-credential"), is("issuer", "${issuer}"), is("audiences", []string{"api://AzureADTokenExchange"})}, save: map[string]string{"credentialId": "id"}},
@@ -62,7 +61,7 @@ AZURE_CONFIG_DIR=${work}/azure-app az login --service-principal -u ${app} --tena
 
 // userRows are people.
 func userRows() *group {
-	return &group{name: "user", values: map[string]string{"annPassword": "correct-Horse-7-battery"}, rows: []row{
+	return &group{name: "user", values: map[string]string{"annPassword": "correct-Horse-7-battery", "bobPassword": "another-Staple-9-fence"}, rows: []row{
 		login(),
 		newGroup("acc-user"),
 		{az: `ad user create --display-name Ann --user-principal-name ann@${domain} --password ${annPassword}`, out: []check{is("userPrincipalName", "ann@${domain}"), like("id", guidPattern), omits("${annPassword}")},
@@ -73,11 +72,16 @@ func userRows() *group {
 		{az: `ad user show --id nobody@${domain}`, exit: 3, err: `.`},
 		{az: `ad user list --upn ann@${domain}`, out: []check{count("", 1)}},
 		{az: `role assignment create --role Contributor --assignee ann@${domain} --scope ${sub}/resourceGroups/acc-user`, out: []check{is("principalId", "${ann}"), is("principalType", "User")}},
+		{podkey: `user add bob@${domain} --display-name Bob --password-file bob.txt --role Reader --scope ${sub}/resourceGroups/acc-user -o json`,
+			files: map[string]string{"bob.txt": "${bobPassword}\n"}, out: []check{omits("${bobPassword}")}},
+		{name: `az login as somebody whom podkey user add made`, sh: `AZURE_CONFIG_DIR=${work}/azure-bob az login -u bob@${domain} -p '${bobPassword}'`,
+			out: []check{is("0.user.name", "bob@${domain}"), is("0.id", "${subscription}")}},
 		{podkey: `user list -o json`, out: []check{has("*.userPrincipalName", "ann@${domain}")}},
 		{az: `account clear`},
 		{az: `login -u ann@${domain} -p ${annPassword}`, out: []check{is("0.user.name", "ann@${domain}"), is("0.id", "${subscription}")}},
 		{az: `ad signed-in-user show`, out: []check{is("id", "${ann}")}},
 		{az: `group list --query [].name`, out: []check{says("[\n  \"acc-user\"\n]")}},
+		{az: `ad app list --show-mine`, out: []check{count("", 0)}},
 		{az: `keyvault create -n acc-user -g acc-user --enable-rbac-authorization false`, out: []check{is("properties.accessPolicies.0.objectId", "${ann}")}},
 		{az: `keyvault secret set --vault-name acc-user -n mine --value hers`, out: []check{is("value", "hers")}},
 		{az: `group create -n acc-user-new -l westeurope`, exit: 1, err: `AuthorizationFailed`},

@@ -141,7 +141,7 @@ func managedIdentityLoginRows() *group {
 		{az: `account get-access-token --resource https://vault.azure.net --query tokenType -o tsv`, as: web, out: []check{says("Bearer")}},
 		{az: `account clear`},
 		{az: `login --identity --username ${client}`, as: web, out: []check{is("0.id", "${subscription}"), is("0.user.name", "userAssignedIdentity")},
-			cannot: []cannot{{since: "2.73.0", why: "the identity has arguments of its own since then", exit: 2, err: `.`, instead: `login --identity --client-id ${client}`}}},
+			cannot: []cannot{{since: "2.69.0", why: "newer ones have --client-id for it", exit: 1, err: `no longer supported. Use --client-id`, instead: `login --identity --client-id ${client}`}}},
 		{az: `group show -n acc-managed --query name -o tsv`, as: web, out: []check{says("acc-managed")}},
 	}}
 }

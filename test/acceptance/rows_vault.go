@@ -107,7 +107,7 @@ func secretRows() *group {
 func readerRows() *group {
 	const scope = `${sub}/resourceGroups/acc-reader`
 	forbidden := func(az string) row {
-		return row{az: az, exit: 1, err: `AuthorizationFailed|Authorization_RequestDenied|Forbidden`}
+		return row{az: az, exit: 1, err: `AuthorizationFailed|Authorization_RequestDenied|Forbidden|Directory permission is needed`}
 	}
 	return &group{name: "reader", rows: []row{
 		login(),

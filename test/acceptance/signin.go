@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -59,9 +60,18 @@ func signInAt(page, file, code string) error {
 	if err != nil {
 		return err
 	}
+	// As in every browser, names below localhost are this machine.
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if host, port, err := net.SplitHostPort(addr); err == nil && strings.HasSuffix(host, ".localhost") {
+			addr = net.JoinHostPort("127.0.0.1", port)
+		}
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}
 	p := person{
 		credentials: c, code: code,
-		http: &http.Client{Jar: jar, Timeout: 30 * time.Second},
+		http: &http.Client{Jar: jar, Timeout: 30 * time.Second, Transport: transport},
 	}
 	return p.visit(page)
 }

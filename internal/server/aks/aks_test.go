@@ -160,6 +160,39 @@ func TestETags(t *testing.T) {
 	r.must(201, "operator", "PUT", clusterPath("new"), fetching("https://new.example/"), "If-None-Match", "*")
 }
 
+// TestWhatARegistrationMaySay: as a template says it, all at once.
+func TestWhatARegistrationMaySay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	b := registering(issuerURL, r.jwks("one", "two"))
+	b["tags"] = map[string]any{"a": "b"}
+	props(b)["securityProfile"] = map[string]any{"workloadIdentity": map[string]any{"enabled": true}}
+	props(b)["oidcIssuerProfile"] = map[string]any{"enabled": true}
+	props(b)["servicePrincipalProfile"] = map[string]any{"clientId": strings.ToUpper(homeTenant)}
+	a := r.must(201, "operator", "PUT", clusterPath("shop"), b)
+	if a.at("properties.servicePrincipalProfile.clientId") != homeTenant || a.at("properties.securityProfile.workloadIdentity.enabled") != true || a.at("tags.a") != "b" {
+		t.Errorf("%s", a.Body)
+	}
+	// Again, the same: nothing but the time changes, as a template may be deployed twice.
+	again := r.must(200, "operator", "PUT", clusterPath("shop"), b)
+	if d := cmp.Diff(a.at("properties"), again.at("properties")); d != "" {
+		t.Error(d)
+	}
+	if !strings.Contains(r.log.String(), issuerURL) {
+		t.Error("the log does not say for which issuer keys were pinned")
+	}
+	props(b)["servicePrincipalProfile"] = map[string]any{"clientId": "somebody"}
+	r.refused(400, codeRegistration, "operator", "PUT", clusterPath("shop"), b)
+	props(b)["servicePrincipalProfile"] = map[string]any{"clientId": "msi"}
+	props(b)["identity"] = "x"
+	r.refused(400, "PropertyChangeNotAllowed", "operator", "PUT", clusterPath("new"), b)
+	delete(props(b), "identity")
+	b["tags"] = map[string]any{"<": "b"}
+	r.refused(400, "InvalidTagNameCharacters", "operator", "PUT", clusterPath("new"), b)
+	// Without a registration nothing of it is taken.
+	r.refused(400, "PropertyChangeNotAllowed", "operator", "PUT", clusterPath("shop"), `{"properties":{"servicePrincipalProfile":{"clientId":"`+otherTenant+`"}}}`)
+}
+
 // TestAChangeThatWasOvertakenIsRefused: rights were asked for a change of the
 // cluster as it was.
 func TestAChangeThatWasOvertakenIsRefused(t *testing.T) {

@@ -119,6 +119,7 @@ func (c *Clusters) put(w http.ResponseWriter, r *http.Request, q *arm.Request) e
 		if err := next.apply(reg, &body, c.o.Now()); err != nil {
 			return err
 		}
+		note(ctx, next.Issuer, next.Keys)
 	case !exists:
 		return fault.BadRequest("ClusterCreationNotSupported",
 			"Podkey does not create Kubernetes clusters. Register an existing one: podkey cluster register -g %s -n %s --kubeconfig FILE", printable(q.ID.Group()), printable(q.ID.Name()))
@@ -136,6 +137,21 @@ func (c *Clusters) put(w http.ResponseWriter, r *http.Request, q *arm.Request) e
 		return err
 	}
 	return c.save(w, r, q, &have, &next, reg, exists)
+}
+
+// note puts on the request's log line which keys were to count for which
+// issuer.
+func note(ctx context.Context, issuer string, keys []key) {
+	call := web.CallOf(ctx)
+	if call == nil { // an operation that no request waits for
+		return
+	}
+	ids := make([]string, len(keys))
+	for i := range keys {
+		ids[i] = keys[i].ID
+	}
+	call.Note("issuer", issuer)
+	call.Note("keys", ids)
 }
 
 // place fills in where a new cluster is, and checks that an existing one is
@@ -393,6 +409,7 @@ func (c *Clusters) pushKeys(w http.ResponseWriter, r *http.Request, q *arm.Reque
 		return fault.BadRequest(codeRegistration, "jwks: %s.", err)
 	}
 	now, err := c.change(r, id, func(_ *store.Tx, a *cluster) error {
+		note(r.Context(), a.Issuer, keys)
 		if a.KeySource != pinned {
 			return fault.Conflict("KeysAreFetched", "The keys of the cluster '%s' are fetched from its issuer. To pin them, register it again with keySource Pinned.", a.Name)
 		}

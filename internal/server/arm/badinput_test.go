@@ -148,6 +148,7 @@ func TestBadBodies(t *testing.T) {
 		{"assignment: wrong type", "PUT", ra(), raBody(rbac.Reader, owner, "principalType", "User"), 400, "UnmatchedPrincipalType"},
 		{"assignment: unknown type", "PUT", ra(), raBody(rbac.Reader, owner, "principalType", "Robot"), 400, "InvalidPrincipalType"},
 		{"assignment: condition", "PUT", ra(), raBody(rbac.Reader, owner, "condition", "@Resource[x] StringEquals 'y'", "conditionVersion", "2.0"), 400, "RoleAssignmentConditionNotSupported"},
+		{"assignment: version of a condition", "PUT", ra(), raBody(rbac.Reader, owner, "conditionVersion", "2.0"), 400, "RoleAssignmentConditionNotSupported"},
 		{"assignment: delegated", "PUT", ra(), raBody(rbac.Reader, owner, "delegatedManagedIdentityResourceId", "/x"), 400, "BadRequest"},
 		{"assignment: number for role", "PUT", ra(), raBody(5, owner), 400, "InvalidRequestContent"},
 	} {

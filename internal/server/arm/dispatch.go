@@ -70,6 +70,9 @@ func (q *Request) derive(ctx context.Context, op Operation) (*http.Request, *Req
 		return nil, nil, err
 	}
 	r.ContentLength = int64(len(op.Body))
+	if op.Body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	inner := &Request{ID: id, Query: query, Principal: q.Principal, Names: q.Names, h: q.h, within: q}
 	inner.Version, err = apiVersion(query)
 	return r, inner, err

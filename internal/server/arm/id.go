@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/podkey/podkey/internal/fault"
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Limits of a path, in bytes and segments. Azure has 24 KiB and no fixed
@@ -122,24 +123,11 @@ func badID(s string) error {
 	return fault.BadRequest("InvalidRequestUri", "The path or resource id '%s' is malformed.", clip(s))
 }
 
-// clip bounds text from a request for a message, and keeps it printable.
-func clip(s string) string {
-	const most = 120
-	cut := len(s) > most
-	if cut {
-		s = s[:most]
-	}
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\ufffd' {
-			return '?'
-		}
-		return r
-	}, s)
-	if cut {
-		s += "..."
-	}
-	return s
-}
+// maxShown is how many bytes of a text from a request a message repeats.
+const maxShown = 120
+
+// clip makes text from a request fit for a message.
+func clip(s string) string { return text.Clip(s, maxShown) }
 
 // String is the id with the letters of types and names as they were given.
 func (id ID) String() string {

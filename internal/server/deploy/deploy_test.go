@@ -80,3 +80,47 @@ func TestVaultWithIdentity(t *testing.T) {
 	r.must(404, "owner", "GET", at+"main", nil)
 	r.must(200, "owner", "GET", vault, nil)
 }
+
+// TestVaultWithSecret deploys a vault with a secret, the value being a secure
+// parameter, as in the walkthrough with akv.bicep.
+func TestVaultWithSecret(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const value = "hello-wwss-value"
+	given := map[string]any{"objectId": r.people["owner"].ObjectID, "secretValue": value}
+	w := r.must(200, "owner", "POST", at+"akv/whatIf", body(file(t, "akv.json"), given))
+	if got := kinds(w); got != "Create:my-secret Create:wliakvpoc" {
+		t.Errorf("%s %s", got, w.body)
+	}
+	a := r.deploy("owner", at+"akv", file(t, "akv.json"), given)
+	if a.at("properties.outputs.uri.value") != "https://wliakvpoc.vault.podkey.test/secrets/my-secret" {
+		t.Errorf("%s", a.body)
+	}
+	vault := group + "/providers/Microsoft.KeyVault/vaults/wliakvpoc"
+	s := r.must(200, "owner", "GET", vault+"/secrets/my-secret", nil)
+	// The value is never read back: what-if cannot know that it is the same.
+	again := r.must(200, "owner", "POST", at+"akv/whatIf", body(file(t, "akv.json"), given))
+	if got := kinds(again); got != "Modify:my-secret NoChange:wliakvpoc" {
+		t.Errorf("%s %s", got, again.body)
+	}
+	r.deploy("owner", at+"akv", file(t, "akv.json"), given)
+	got := r.must(200, "owner", "GET", at+"akv", nil)
+	for _, shown := range []string{string(w.body), string(a.body), string(s.body), string(again.body), string(got.body), r.audit.String(), r.log.String()} {
+		if strings.Contains(shown, value) {
+			t.Errorf("the value came to light: %s", shown)
+		}
+	}
+	// Nor does it if it is written in the template itself, but to who wrote it.
+	literal := strings.Replace(file(t, "akv.json"), "[parameters('secretValue')]", value, 1)
+	for _, a := range []*answer{
+		r.must(200, "owner", "POST", at+"lit/whatIf", body(literal, given)), r.deploy("owner", at+"lit", literal, given),
+		r.must(200, "owner", "POST", at+"lit/exportTemplate", nil), r.must(200, "owner", "GET", at+"lit", nil),
+	} {
+		if strings.Contains(string(a.body), value) {
+			t.Errorf("the value came to light: %s", a.body)
+		}
+	}
+	if got.at("properties.parameters.secretValue.type") != "SecureString" {
+		t.Errorf("%s", got.body)
+	}
+}

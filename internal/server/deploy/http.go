@@ -26,14 +26,18 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 		return err
 	}
 	rec := h.newRecord(r, p)
-	created, err := h.begin(ctx, q.ID, rec, encode(template.Storable(req.template, p.d.Secrets())))
+	created, err := h.begin(ctx, q.ID, rec, encode(maskedTemplate(template.Storable(req.template, p.d.Secrets()))))
 	if err != nil {
 		return err
 	}
 	if err := h.deploy(ctx, q, p, &rec); err != nil {
 		return err
 	}
-	if rec.State == failed {
+	out := rec.wire()
+	if rec.State == failed && nestingOf(ctx).depth == 0 {
+		// Clients take a first answer that says Failed for a broken one, and
+		// look for no reason: so it says what was true when it came.
+		out.Properties.ProvisioningState, out.Properties.Error = accepted, nil
 		w.Header().Set("Azure-AsyncOperation", q.Names.Management+rec.ID+"/operationStatuses/"+rec.Run+"?api-version="+q.Version)
 		w.Header().Set("Retry-After", "1")
 	}
@@ -41,7 +45,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 	if created {
 		status = http.StatusCreated
 	}
-	return web.WriteJSON(w, status, rec.wire())
+	return web.WriteJSON(w, status, out)
 }
 
 // newRecord is the record of a plan that is about to run.

@@ -20,6 +20,7 @@ const (
 	running   = "Running"
 	succeeded = "Succeeded"
 	failed    = "Failed"
+	accepted  = "Accepted" // in answers alone
 )
 
 // record is a deployment as it is stored. It has no secure value.

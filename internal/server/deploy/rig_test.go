@@ -258,3 +258,19 @@ func (r *rig) deploy(as, path, template string, parameters map[string]any) *answ
 	}
 	return a
 }
+
+// fails demands that a deployment is accepted and fails, and returns how it
+// then is, with the headers of the first answer.
+func (r *rig) fails(as, path, body string) *answer {
+	r.t.Helper()
+	a := r.do(as, "PUT", path, body)
+	if a.status != 201 && a.status != 200 || a.at("properties.provisioningState") != "Accepted" {
+		r.t.Fatalf("deploy %s as %q: %d %s", path, as, a.status, a.body)
+	}
+	b := r.must(200, as, "GET", path, nil)
+	if b.at("properties.provisioningState") != "Failed" {
+		r.t.Fatalf("deploy %s as %q: %s", path, as, b.body)
+	}
+	b.header = a.header
+	return b
+}

@@ -120,7 +120,7 @@ func (f *forecast) nested(ctx context.Context, p *plan, r *template.Resource, bo
 func (f *forecast) resource(ctx context.Context, p *plan, r *template.Resource, body map[string]any, known bool) (change, error) {
 	c := change{ResourceID: r.ID}
 	secrets := p.d.Secrets()
-	after := f.present(r, maskValue(r.Type, body), secrets)
+	after := f.present(r, masked(r.Type, body), secrets)
 	before, err := f.h.read(ctx, f.q, r.ID, r.APIVersion)
 	switch {
 	case fault.Is(err, fault.Missing):
@@ -138,34 +138,10 @@ func (f *forecast) resource(ctx context.Context, p *plan, r *template.Resource, 
 		return c, nil
 	}
 	c.ChangeType = "NoChange"
-	if c.Delta = redactDelta(compareResource(before, maskValue(r.Type, body)), secrets); len(c.Delta) > 0 {
+	if c.Delta = redactDelta(compareResource(before, masked(r.Type, body)), secrets); len(c.Delta) > 0 {
 		c.ChangeType = "Modify"
 	}
 	return c, nil
-}
-
-// maskValue hides what a GET never shows: the value of a vault's secret.
-func maskValue(kind string, body map[string]any) map[string]any {
-	props, _ := member(body, "properties").(map[string]any)
-	if !strings.EqualFold(kind, "Microsoft.KeyVault/vaults/secrets") || member(props, "value") == nil {
-		return body
-	}
-	out, shown := map[string]any{}, map[string]any{}
-	for k, v := range body {
-		out[k] = v
-	}
-	for k, v := range props {
-		shown[k] = v
-		if strings.EqualFold(k, "value") {
-			shown[k] = "*******"
-		}
-	}
-	for k := range out {
-		if strings.EqualFold(k, "properties") {
-			out[k] = shown
-		}
-	}
-	return out
 }
 
 // present is a resource as before and after show it.

@@ -212,14 +212,15 @@ func (d *Directory) MatchFederated(ctx context.Context, owner string, p Presente
 	if err != nil {
 		return FederatedCredential{}, nil, err
 	}
-	flexible, err := d.federated.Find(ctx, "assertion", assertionKey(id, p.Issuer, "")) // those with an expression have no subject
-	if err != nil {
+	if c, ok := matching(recs, id, &p); ok {
+		return c, nil, nil
+	}
+	// Those with an expression have no subject.
+	if recs, err = d.federated.Find(ctx, "assertion", assertionKey(id, p.Issuer, "")); err != nil {
 		return FederatedCredential{}, nil, err
 	}
-	for _, r := range append(recs, flexible...) {
-		if r.Owner == id && matches(&r.FederatedCredential, &p) {
-			return r.FederatedCredential, nil, nil
-		}
+	if c, ok := matching(recs, id, &p); ok {
+		return c, nil, nil
 	}
 	all, err := d.FederatedAll(ctx, id)
 	if err != nil {
@@ -231,4 +232,15 @@ func (d *Directory) MatchFederated(ctx context.Context, owner string, p Presente
 	}
 	m := Nearest(all, p)
 	return FederatedCredential{}, &m, nil
+}
+
+// matching returns the first of an owner's records that an assertion
+// satisfies.
+func matching(recs []federatedRecord, owner string, p *Presented) (FederatedCredential, bool) {
+	for i := range recs {
+		if recs[i].Owner == owner && matches(&recs[i].FederatedCredential, p) {
+			return recs[i].FederatedCredential, true
+		}
+	}
+	return FederatedCredential{}, false
 }

@@ -2,6 +2,8 @@ package graph
 
 import (
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,6 +145,28 @@ func (c *call) domain() (any, error) {
 	return t.Domains[0], nil
 }
 
+// mayBeCalled holds Entra's rule for names that are addresses: a token for
+// one goes to whoever answers there, so it must be the tenant's.
+func (c *call) mayBeCalled(uris []string) error {
+	t, err := c.home()
+	if err != nil {
+		return err
+	}
+	for _, s := range uris {
+		u, err := url.Parse(s)
+		if err == nil && u.Scheme != "http" && u.Scheme != "https" {
+			continue
+		}
+		if err != nil || !slices.ContainsFunc(t.Domains, func(domain string) bool {
+			host := strings.ToLower(u.Hostname())
+			return host == domain || strings.HasSuffix(host, "."+domain)
+		}) {
+			return badRequest("Values of identifierUris property must use a verified domain of the organization or its subdomain: '%s'", clip(s))
+		}
+	}
+	return nil
+}
+
 // applicationFields are the properties of an application that a caller sets.
 // Its certificates are apart, see keyFields.
 func applicationFields(a *directory.Application) fields {
@@ -197,6 +221,9 @@ func createApplication(c *call) error {
 	if a.DisplayName == "" {
 		return badRequest("Property 'displayName' is required.")
 	}
+	if err := c.mayBeCalled(a.IdentifierURIs); err != nil {
+		return err
+	}
 	certs, _, err := body.certificates()
 	if err != nil {
 		return err
@@ -224,7 +251,11 @@ func patchApplication(c *call) error {
 	id := c.object.app.ObjectID
 	// Both parts are checked before either is written, but they are two writes:
 	// if the server dies between them the certificates are as they were.
-	if err := body.set(applicationFields(new(directory.Application))); err != nil {
+	var asked directory.Application
+	if err := body.set(applicationFields(&asked)); err != nil {
+		return err
+	}
+	if err := c.mayBeCalled(asked.IdentifierURIs); err != nil {
 		return err
 	}
 	if _, err := c.Directory.UpdateApplication(c.ctx, id, func(a *directory.Application) error { return body.set(applicationFields(a)) }); err != nil {

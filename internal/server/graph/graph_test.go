@@ -150,7 +150,7 @@ func TestKeyCredentials(t *testing.T) {
 
 func TestApplicationProperties(t *testing.T) {
 	r := newRig(t)
-	made := r.want(201, "operator", "POST", "applications", `{"displayName":"p","identifierUris":["api://p"],"isFallbackPublicClient":true,"tags":["a"],
+	made := r.want(201, "operator", "POST", "applications", `{"displayName":"p","identifierUris":["api://p","https://api.home.example/p"],"isFallbackPublicClient":true,"tags":["a"],
 		"description":"d","notes":"n","serviceManagementReference":"s","web":{"homePageUrl":"https://p.example","redirectUris":["https://p.example/cb"],
 		"implicitGrantSettings":{"enableIdTokenIssuance":false}},"spa":{"redirectUris":["http://localhost:3000"]},"publicClient":{"redirectUris":["msal1://auth"]},
 		"api":{"requestedAccessTokenVersion":2},"signInAudience":"AzureADMyOrg","appRoles":[],"optionalClaims":{"idToken":[]},"info":null}`)
@@ -220,9 +220,18 @@ func TestPagesAndCounts(t *testing.T) {
 			t.Errorf("%s: %.300s", filter, a.body)
 		}
 	}
-	second := r.want(200, "member", "GET", "applications?$top=3&$filter="+url.QueryEscape("displayName eq 'page0'"), "").text("@odata.nextLink")
-	if got := r.want(200, "member", "GET", strings.TrimPrefix(second, "https://graph.podkey.test"), "").list("id"); len(got) != 3 {
-		t.Errorf("second page: %v", got)
+	for _, query := range []string{"displayName eq 'page0'", "startswith(displayName,'page0')"} { // by an index, and by a walk
+		for _, also := range []string{"", "&$count=true"} {
+			var got []string
+			for path := "applications?$top=3" + also + "&$filter=" + url.QueryEscape(query); path != ""; {
+				a := r.want(200, "member", "GET", path, "", "ConsistencyLevel: eventual")
+				got = append(got, a.list("id")...)
+				path = strings.TrimPrefix(a.text("@odata.nextLink"), "https://graph.podkey.test")
+			}
+			if len(got) != 13 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 13 {
+				t.Errorf("%s%s: %d, want 13 different ones", query, also, len(got))
+			}
+		}
 	}
 }
 

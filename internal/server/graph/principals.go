@@ -168,7 +168,7 @@ func newPrincipal(c *call) (object, error) {
 			return object{app: &found[i]}, nil
 		}
 	}
-	return object{}, badRequest("When using this permission, the backing application of the service principal being created must be in this directory: it has none with the appId '%s'.", clip(id))
+	return object{}, badRequest("The application of a service principal must be in this directory: it has none with the appId '%s'.", clip(id))
 }
 
 func createPrincipal(c *call) error {

@@ -3,7 +3,8 @@ package keyvault
 import (
 	"slices"
 	"strconv"
-	"unicode/utf8"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // The answers are encoded by hand: they have few shapes, and the one of a GET
@@ -22,14 +23,14 @@ func (e *encoder) bundle(s *secret, withValue, withPrevious bool) {
 	e.b = append(e.b, '{')
 	if withValue {
 		e.b = append(e.b, `"value":`...)
-		e.b = appendString(e.b, s.Value)
+		e.b = text.AppendJSON(e.b, s.Value)
 		e.b = append(e.b, ',')
 	}
 	e.member(`"id":`, e.url("/secrets/", s.Name, s.ID))
 	e.metadata(&s.version)
 	if withPrevious && s.Previous != "" {
 		e.b = append(e.b, `,"previousVersion":`...)
-		e.b = appendString(e.b, s.Previous)
+		e.b = text.AppendJSON(e.b, s.Previous)
 	}
 	e.b = append(e.b, '}')
 }
@@ -70,7 +71,7 @@ func (e *encoder) deleted(d *deletedSecret, listed bool) {
 func (e *encoder) metadata(ver *version) {
 	if ver.ContentType != "" {
 		e.b = append(e.b, `,"contentType":`...)
-		e.b = appendString(e.b, ver.ContentType)
+		e.b = text.AppendJSON(e.b, ver.ContentType)
 	}
 	e.b = append(e.b, `,"attributes":{"enabled":`...)
 	e.b = strconv.AppendBool(e.b, !ver.Disabled)
@@ -107,9 +108,9 @@ func (e *encoder) tags(tags map[string]string) {
 		if i > 0 {
 			e.b = append(e.b, ',')
 		}
-		e.b = appendString(e.b, name)
+		e.b = text.AppendJSON(e.b, name)
 		e.b = append(e.b, ':')
-		e.b = appendString(e.b, tags[name])
+		e.b = text.AppendJSON(e.b, tags[name])
 	}
 	e.b = append(e.b, '}')
 }
@@ -134,68 +135,4 @@ func (e *encoder) member(name string, u objectURL) {
 		e.b = append(e.b, u.version...)
 	}
 	e.b = append(e.b, '"')
-}
-
-// appendString quotes s as JSON and nothing more: no escapes for the sake of
-// HTML, and text beyond ASCII as it is. What is not UTF-8 becomes U+FFFD.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		if i+8 <= len(s) && plain8(s[i:i+8]) {
-			i += 8
-			continue
-		}
-		c := s[i]
-		if plain(c) {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				b = append(append(b, s[start:i]...), "\ufffd"...)
-				start = i + 1
-			}
-			i += n
-			continue
-		}
-		b = append(b, s[start:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		i++
-		start = i
-	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
-}
-
-// plain reports whether a byte stands for itself in a JSON string.
-func plain(c byte) bool {
-	return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\'
-}
-
-// plain8 is plain for the first eight bytes of s at once: values are long, and
-// nearly all of their bytes are plain. Taking 32 from each byte, and 1 from
-// each that differs from a quote (or backslash) by that much, sets the top bit
-// of those that are not plain; the top bit of a byte beyond ASCII is set
-// already. A borrow out of a byte can only add to what is found.
-func plain8(s string) bool {
-	_ = s[7]
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	quote, slash := x^(ones*'"'), x^(ones*'\\')
-	return ((x-ones*' ')|(quote-ones)|(slash-ones)|x)&highs == 0
 }

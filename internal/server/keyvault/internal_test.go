@@ -64,36 +64,6 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
-func FuzzAppendString(f *testing.F) {
-	for _, s := range []string{"", "a\"b\\c", "\x00\x1f\x7f", "\u2028<>&", "é\U0001F511", "a\xffb", "\xed\xa0\x80", "\ufffd"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		b := appendString([]byte("x"), s)
-		var got string
-		if err := json.Unmarshal(b[1:], &got); err != nil {
-			t.Fatalf("%q: %v", b, err)
-		}
-		if want := strings.ToValidUTF8(s, "\ufffd"); utf8.ValidString(s) && got != s || !utf8.ValidString(s) && strings.ReplaceAll(got, "\ufffd", "") != strings.ReplaceAll(want, "\ufffd", "") {
-			t.Errorf("%q comes back as %q", s, got)
-		}
-	})
-}
-
-func TestPlain8(t *testing.T) {
-	for _, around := range []byte{' ', 'a', '~', '!', '#', '[', ']', 0x7f} {
-		for at := range 8 {
-			for c := range 256 {
-				text := bytes.Repeat([]byte{around}, 8)
-				text[at] = byte(c)
-				if got := plain8(string(text)); got != plain(byte(c)) {
-					t.Fatalf("plain8(%q) = %v", text, got)
-				}
-			}
-		}
-	}
-}
-
 // The check for half characters agrees with the decoder, which puts U+FFFD in
 // their place.
 func FuzzLoneSurrogate(f *testing.F) {

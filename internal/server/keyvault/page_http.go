@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // maxResults is the largest page, and the size of one that is not chosen.
@@ -73,7 +75,7 @@ func answerPage[T any](rq *request, l listing, path, collection string, p page[T
 		}
 		next := e.origin + path + "?api-version=" + url.QueryEscape(rq.api) +
 			"&$skiptoken=" + skipToken(collection, p.last) + "&maxresults=" + strconv.Itoa(l.limit)
-		e.b = appendString(e.b, next)
+		e.b = text.AppendJSON(e.b, next)
 		e.b = append(e.b, '}')
 	})
 }

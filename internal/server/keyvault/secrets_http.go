@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/podkey/podkey/internal/text"
 	"github.com/podkey/podkey/internal/web"
 )
 
@@ -128,7 +129,7 @@ func (h *Handler) backupSecret(rq *request) error {
 	}
 	return rq.answer(func(e *encoder) {
 		e.b = append(e.b, `{"value":`...)
-		e.b = appendString(e.b, blob)
+		e.b = text.AppendJSON(e.b, blob)
 		e.b = append(e.b, '}')
 	})
 }

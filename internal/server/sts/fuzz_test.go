@@ -108,3 +108,75 @@ func FuzzCanonicalThumbprint(f *testing.F) {
 		}
 	})
 }
+
+// A person's scope names at most one resource, verbatim, and nothing in it is
+// passed over but scopes about the person.
+func FuzzParseUserScope(f *testing.F) {
+	f.Add("https://management.core.windows.net//.default offline_access openid profile")
+	f.Add("https://vault.azure.net/user_impersonation https://vault.azure.net/.default")
+	f.Add("openid")
+	f.Add("/.default")
+	f.Add("a/.default b/.default")
+	f.Fuzz(func(t *testing.T, scope string) {
+		u, err := parseUserScope(scope)
+		if err != nil {
+			if e, ok := err.(*Error); !ok || e.OAuth != invalidScope || u != (userScope{}) {
+				t.Fatalf("%v, %+v", err, u)
+			}
+			return
+		}
+		if strings.ContainsAny(u.resource, " \t\r\n\"\\") || u.resource == "" && !u.openid {
+			t.Errorf("%+v", u)
+		}
+		for part := range strings.SplitSeq(scope, " ") {
+			switch {
+			case part == "", u.resource != "" && (part == u.resource+"/.default" || part == u.resource+"/user_impersonation"):
+			case strings.EqualFold(part, "openid") && u.openid, strings.EqualFold(part, "offline_access") && u.offline:
+			case strings.EqualFold(part, "profile"), strings.EqualFold(part, "email"):
+			default:
+				t.Errorf("%q in %q was ignored", part, scope)
+			}
+		}
+	})
+}
+
+// Whatever is accepted as a redirect URI, every reader of URLs finds this
+// machine in it and nothing else.
+func FuzzLoopback(f *testing.F) {
+	for _, s := range []string{"http://localhost:41234", "http://127.0.0.1/", "http://localhost@evil.test/", "http://localhost:0", "http://localhost:41234/#@evil.test", "http://localhost\\.evil.test"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		origin, ok := loopback(uri)
+		if !ok {
+			return
+		}
+		u, err := url.Parse(uri)
+		if err != nil || u.Scheme != "http" || u.Hostname() != "localhost" && u.Hostname() != "127.0.0.1" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+			t.Errorf("%q is %+v, %v", uri, u, err)
+		}
+		if origin != u.Scheme+"://"+u.Host || strings.ContainsFunc(uri, unicode.IsSpace) {
+			t.Errorf("%q has origin %q", uri, origin)
+		}
+	})
+}
+
+// Where a person comes back to has no host, however it is read.
+func FuzzLocalPage(f *testing.F) {
+	for _, s := range []string{"/organizations/oauth2/v2.0/authorize?x=1", "/devicelogin?user_code=X", "//evil.test/authorize", "/\\evil.test/authorize", "https:/authorize", "/%2f/authorize"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, address string) {
+		if !localPage(address) {
+			return
+		}
+		base, _ := url.Parse("https://login.podkey.test:8443/signin/oidc/callback")
+		u, err := base.Parse(address)
+		if err != nil || u.Host != base.Host || u.Scheme != "https" || u.User != nil {
+			t.Errorf("%q leads to %v, %v", address, u, err)
+		}
+		if strings.ContainsAny(address, "\\\r\n\t") || !strings.HasPrefix(address, "/") || strings.HasPrefix(address, "//") {
+			t.Errorf("%q", address)
+		}
+	})
+}
