@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 func newAudit() *cobra.Command {
@@ -215,11 +217,4 @@ func (t *auditTail) print(lines []string) error {
 }
 
 // printable keeps what callers chose from steering the reader's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 {
-			return '�'
-		}
-		return r
-	}, s)
-}
+func printable(s string) string { return text.Printable(s) }

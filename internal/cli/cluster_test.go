@@ -78,6 +78,13 @@ func (a *apiServer) publish(keys map[string]*rsa.PrivateKey, names ...string) {
 	}
 }
 
+// count is how often the cluster was asked for anything.
+func (a *apiServer) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked
+}
+
 // kubeconfig writes a kubeconfig for the cluster, its CA in a file beside it.
 func (a *apiServer) kubeconfig(t *testing.T, user string) string {
 	t.Helper()
@@ -93,7 +100,7 @@ func (a *apiServer) kubeconfig(t *testing.T, user string) string {
 	return filepath.Join(dir, "config")
 }
 
-// session is a server with the command line beside it.
+// clusterRig is a server with the command line beside it.
 type clusterRig struct {
 	t    *testing.T
 	data string
@@ -343,20 +350,22 @@ func TestWaysToRegister(t *testing.T) {
 
 	// Out of reach: issuer and keys by hand.
 	keys := filepath.Join(t.TempDir(), "jwks.json")
+	cluster.mu.Lock()
 	raw, err := json.Marshal(cluster.keys)
+	cluster.mu.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(keys, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	asked := cluster.asked
+	asked := cluster.count()
 	r.must(register("byhand", "--issuer", testIssuer, "--jwks", keys, "-o", "json")...)
 	if s, c := r.exchange(app, testIssuer, "one"); s != 200 {
 		t.Errorf("by hand: %d %d", s, c)
 	}
 	r.must("cluster", "push-keys", "-g", "shop", "-n", "byhand", "--jwks", keys)
-	if cluster.asked != asked {
+	if cluster.count() != asked {
 		t.Error("the cluster was asked")
 	}
 	cluster.mu.Lock()

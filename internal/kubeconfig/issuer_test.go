@@ -70,7 +70,7 @@ func TestAskIssuerFailures(t *testing.T) {
 		"keys":        {map[string]http.HandlerFunc{jwks: writes(`<html>`)}, "not JSON"},
 		"huge":        {map[string]http.HandlerFunc{jwks: writes(strings.Repeat(" ", maxDocument+1))}, "longer than"},
 		"not allowed": {map[string]http.HandlerFunc{jwks: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }}, "status 403"},
-		"redirect":    {map[string]http.HandlerFunc{jwks: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL, 302) }}, "status 302"},
+		"redirect":    {map[string]http.HandlerFunc{jwks: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL, http.StatusFound) }}, "status 302"},
 	} {
 		_, err := apiServer(t, c.instead).AskIssuer(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), token) {

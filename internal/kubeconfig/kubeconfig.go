@@ -20,6 +20,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Access is how one context reaches its cluster. It holds credentials: it is
@@ -367,16 +369,5 @@ func (a *Access) TLS() (*tls.Config, error) {
 	return c, nil
 }
 
-// printable bounds a name of the file for a message.
-func printable(s string) string {
-	const most = 80
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// printable makes a name of the file fit for a message.
+func printable(s string) string { return text.Clip(s, 80) }

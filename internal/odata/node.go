@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // node is a part of a filter.
@@ -303,11 +305,5 @@ func (l literal) String() string {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// clip bounds text of a request for a message.
-func clip(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+// clip makes text from a request fit for a message.
+func clip(s string) string { return text.Clip(s, 120) }

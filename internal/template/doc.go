@@ -24,6 +24,8 @@ package template
 import (
 	"fmt"
 	"strings"
+
+	words "github.com/podkey/podkey/internal/text" // text is a function here
 )
 
 // The limits of the language: those that Azure documents, and bounds on the
@@ -65,24 +67,8 @@ func errorAt(path, format string, args ...any) error {
 	return &Error{Path: path, Message: fmt.Sprintf(format, args...)}
 }
 
-// clip bounds text from a template for a message.
-func clip(s string) string {
-	const most = 120
-	cut := len(s) > most
-	if cut {
-		s = s[:most]
-	}
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\ufffd' {
-			return '?'
-		}
-		return r
-	}, s)
-	if cut {
-		s += "..."
-	}
-	return s
-}
+// clip makes text from a template fit for a message.
+func clip(s string) string { return words.Clip(s, 120) }
 
 // member is the path of a member of an object.
 func member(path, name string) string {
@@ -93,3 +79,13 @@ func member(path, name string) string {
 }
 
 func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// printable is a text without control characters.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\ufffd' {
+			return '?'
+		}
+		return r
+	}, s)
+}

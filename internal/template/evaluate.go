@@ -336,6 +336,9 @@ func (s *scope) text(v, path string) (any, error) {
 		if e, ok := errors.AsType[*Error](err); ok && e.Path != "" {
 			return nil, err
 		}
+		if s.d.hasSecrets() && !isRuntime(err) && s.d.touches(n, s, 0, true) {
+			return nil, errorAt(path, "The expression cannot be evaluated. The reason is not shown, since a secure parameter is used in it.")
+		}
 		if isRuntime(err) {
 			return nil, &runtimeError{errorAt(path, "%s", sentence(err)), err}
 		}

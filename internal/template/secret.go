@@ -87,17 +87,50 @@ func holdsSecret(v any, secrets []string) bool {
 }
 
 // Redact takes secure texts out of a text, such as the message of an error.
+// What a message shows only the beginning of, or without its line breaks, is
+// recognised too.
 func Redact(s string, secrets []string) string {
 	for _, secret := range secrets {
 		switch {
 		case secret == "":
-		case len(secret) >= shortest:
-			s = strings.ReplaceAll(s, secret, "*******")
-		case s == secret:
-			return "*******"
+		case len(secret) < shortest:
+			if s == secret {
+				return hidden
+			}
+		default:
+			s = redactOne(s, secret)
+			if shown := printable(secret); shown != secret {
+				s = redactOne(s, shown)
+			}
 		}
 	}
 	return s
+}
+
+const (
+	hidden = "*******"
+	probe  = 24 // bytes of a secret that are enough to recognise it
+)
+
+// redactOne hides every place where s has at least the beginning of secret.
+func redactOne(s, secret string) string {
+	begin := secret[:min(len(secret), probe)]
+	i := strings.Index(s, begin)
+	if i < 0 {
+		return s
+	}
+	var b strings.Builder
+	for ; i >= 0; i = strings.Index(s, begin) {
+		n := len(begin)
+		for n < len(secret) && i+n < len(s) && s[i+n] == secret[n] {
+			n++
+		}
+		b.WriteString(s[:i])
+		b.WriteString(hidden)
+		s = s[i+n:]
+	}
+	b.WriteString(s)
+	return b.String()
 }
 
 // RedactAll is [Redact] for every text in a value, in a copy of it.
@@ -107,7 +140,7 @@ func RedactAll(v any, secrets []string) any {
 		return Redact(v, secrets)
 	case int64, json.Number:
 		if holdsSecret(v, secrets) {
-			return "*******"
+			return hidden
 		}
 	case []any:
 		out := make([]any, len(v))
@@ -133,27 +166,33 @@ var reveals = map[string]bool{
 
 // taints tells whether an expression's value is made from a secure parameter.
 func (d *Deployment) taints(n node, s *scope, depth int) bool {
+	return d.touches(n, s, depth, false)
+}
+
+// touches is taints; with all set, it tells whether the expression uses a
+// secure parameter for anything.
+func (d *Deployment) touches(n node, s *scope, depth int, all bool) bool {
 	if depth > maxNesting*2 {
 		return true
 	}
 	switch n := n.(type) {
 	case access:
-		return d.taints(n.base, s, depth+1) || d.taints(n.index, s, depth+1)
+		return d.touches(n.base, s, depth+1, all) || d.touches(n.index, s, depth+1, all)
 	case call:
 		name, args := strings.ToLower(n.name), n.args
 		switch {
 		case n.namespace != "":
-		case reveals[name]:
+		case reveals[name] && !all:
 			return false
 		case name == "parameters" && !s.inBody:
 			return d.taintedParameter(n, s, depth)
 		case name == "variables":
 			return d.taintedVariable(n, s, depth)
-		case name == "if" && len(args) == 3:
+		case name == "if" && len(args) == 3 && !all:
 			args = args[1:]
 		}
 		for _, a := range args {
-			if d.taints(a, s, depth+1) {
+			if d.touches(a, s, depth+1, all) {
 				return true
 			}
 		}

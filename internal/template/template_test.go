@@ -82,11 +82,11 @@ func TestBodies(t *testing.T) {
 		"properties": {"uri": "[reference(resourceId('Microsoft.ManagedIdentity/userAssignedIdentities', 'i'), '2023-01-31').clientId]", "n": 1.5, "big": 12345678901234567890, "none": null,
 			"copy": [{"name": "policies", "count": "[length(parameters('names'))]", "input": {"id": "[parameters('names')[copyIndex('policies')]]"}}], "literal": "[[x]"}}]`), nil)
 	r := d.Resources()[0]
-	body, known, err := d.Preview(r)
+	_, known, err := d.Preview(r)
 	if err != nil || known {
 		t.Errorf("%v %v", known, err)
 	}
-	body, err = d.Body(r, world{strings.ToLower(groupID + "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"): {"properties": map[string]any{"clientId": "c-1"}}})
+	body, err := d.Body(r, world{strings.ToLower(groupID + "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"): {"properties": map[string]any{"clientId": "c-1"}}})
 	want := `{"identity":{"userAssignedIdentities":{"` + groupID + `/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i":{}}},"location":"w","properties":{"big":12345678901234567890,"literal":"[x]","n":1.5,"none":null,"policies":[{"id":"x"},{"id":"y"}],"uri":"c-1"}}`
 	if err != nil || jsonOf(body) != want {
 		t.Errorf("%v\n%s\n%s", err, jsonOf(body), want)
@@ -230,6 +230,18 @@ func TestRedact(t *testing.T) {
 	for _, c := range []struct{ in, want string }{{"a longsecret b", "a ******* b"}, {"abc", "*******"}, {"abcd", "abcd"}, {"", ""}} {
 		if got := Redact(c.in, []string{"longsecret", "long", "abc", ""}); got != c.want {
 			t.Errorf("%q: %q, want %q", c.in, got, c.want)
+		}
+	}
+	long := "-----BEGIN A KEY-----\n" + strings.Repeat("abcdefgh\n", 30)
+	for _, shown := range []string{long, long[:100] + "...", clip(long), "x" + printable(long) + "y"} {
+		if got := Redact(shown, []string{long}); strings.Contains(got, "abcdefgh") {
+			t.Errorf("%q", got)
+		}
+	}
+	for _, e := range []string{`[createObject('a', 1)[toUpper(parameters('s'))]]`, `[fail(concat('x', parameters('s')))]`, `[variables(toLower(parameters('s')))]`, `[if(equals(parameters('s'), 'x'), 1, createObject()[base64(parameters('s'))])]`} {
+		_, err := bind(doc(`"parameters": {"s": {"type": "secureString"}}, "variables": {"v": `+quote(e)+`}, "resources": []`), map[string]any{"s": "Hunter22"})
+		if err == nil || strings.Contains(strings.ToLower(err.Error()), "hunter") || !strings.Contains(err.Error(), "not shown") {
+			t.Errorf("%s: %v", e, err)
 		}
 	}
 	d := mustBind(t, doc(`"parameters": {"s": {"type": "secureObject"}}, "variables": {"v": "[toUpper(parameters('s').a)]", "w": "[if(empty(parameters('s').a), 'none', 'some')]"}, "resources": []`),

@@ -28,6 +28,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func main() {
@@ -159,27 +161,40 @@ func prepare(ctx context.Context, o options, root, dir string, groups []*group) 
 	if err != nil {
 		return nil, err
 	}
-	var modules string
-	if slices.ContainsFunc(groups, func(g *group) bool { return g.client == "javascript" }) {
-		if modules, err = in.javascript(ctx, filepath.Join(samples, "javascript")); err != nil {
-			return nil, err
-		}
-	}
 	versions := []string{pinnedAz, "newest"}
 	if o.version != "" {
 		versions = []string{o.version}
 	}
-	for _, v := range versions {
+	for i, v := range versions {
 		if v == "newest" {
-			if v, err = in.newestAz(ctx, python); err != nil {
-				return worlds, err
+			if versions[i], err = in.newestAz(ctx, python); err != nil {
+				return nil, err
 			}
 		}
-		bin, err := in.az(ctx, v)
-		if err != nil {
-			return worlds, err
-		}
-		w := &world{version: v, bin: bin, dir: filepath.Join(dir, v), exe: exe, python: python, modules: modules, root: root}
+	}
+	versions = slices.Compact(versions) // the pinned one may be the newest that there is
+
+	// Installing is slow, and busy with one processor each.
+	bins := make([]string, len(versions))
+	var modules string
+	g, gctx := errgroup.WithContext(ctx)
+	for i, v := range versions {
+		g.Go(func() (err error) {
+			bins[i], err = in.az(gctx, v)
+			return err
+		})
+	}
+	if slices.ContainsFunc(groups, func(g *group) bool { return g.client == "javascript" }) {
+		g.Go(func() (err error) {
+			modules, err = in.javascript(gctx, filepath.Join(samples, "javascript"))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, v := range versions {
+		w := &world{version: v, bin: bins[i], dir: filepath.Join(dir, v), exe: exe, python: python, modules: modules, root: root}
 		if err := os.MkdirAll(w.dir, 0o700); err != nil {
 			return worlds, err
 		}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Limits of a key set that is pinned.
@@ -172,16 +174,5 @@ func members(data []byte) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// printable bounds text of a request for a message, and keeps it printable.
-func printable(s string) string {
-	const most = 256
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// printable makes text from a request fit for a message.
+func printable(s string) string { return text.Clip(s, 256) }

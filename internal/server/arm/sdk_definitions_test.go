@@ -31,7 +31,9 @@ func TestSDKRoleDefinitions(t *testing.T) {
 		t.Errorf("%+v", got.Properties)
 	}
 	list, _ := all(t, roles.NewListPager(scope, &armauthorization.RoleDefinitionsClientListOptions{Filter: to.Ptr("type eq 'CustomRole'")}),
-		func(p armauthorization.RoleDefinitionsClientListResponse) []*armauthorization.RoleDefinition { return p.Value })
+		func(p armauthorization.RoleDefinitionsClientListResponse) []*armauthorization.RoleDefinition {
+			return p.Value
+		})
 	if len(list) != 1 || *list[0].Name != guid {
 		t.Errorf("%+v", list)
 	}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,9 +27,18 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 		return err
 	}
 	rec := h.newRecord(r, p)
+	if rec.ID, err = displayed(ctx, q); err != nil {
+		return err
+	}
 	created, err := h.begin(ctx, q.ID, rec, encode(maskedTemplate(template.Storable(req.template, p.d.Secrets()))))
 	if err != nil {
 		return err
+	}
+	if created && rec.Group != "" {
+		err := q.StillThere(ctx, func(ctx context.Context) error { return h.removeHeld(ctx, q.ID, "") })
+		if err != nil {
+			return err
+		}
 	}
 	if err := h.deploy(ctx, q, p, &rec); err != nil {
 		return err
@@ -52,7 +62,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 func (h *Handler) newRecord(r *http.Request, p *plan) record {
 	now := h.o.Now().UTC()
 	rec := record{
-		ID: display(p.id), Name: p.id.NameOf("deployments"), SubscriptionID: p.id.Subscription(), Group: p.id.Group(),
+		ID: p.id.String(), Name: p.id.NameOf("deployments"), SubscriptionID: p.id.Subscription(), Group: p.id.Group(),
 		Location: p.req.location, Tags: p.req.tags, Mode: "Incremental", State: running,
 		Run: uuid.NewString(), Lease: now.Add(lease), Started: now, Ended: now,
 		CorrelationID: web.CallOf(r.Context()).CorrelationID,
@@ -73,13 +83,18 @@ func (h *Handler) newRecord(r *http.Request, p *plan) record {
 	return rec
 }
 
-// display is the id of a deployment as answers spell it.
-func display(id arm.ID) string {
-	s := "/subscriptions/" + id.Subscription()
-	if id.Group() != "" {
-		s += "/resourceGroups/" + id.Group()
+// displayed is the id of the deployment that a request makes, as answers spell
+// it: paths may say resourcegroups, and the group's name in other letters.
+func displayed(ctx context.Context, q *arm.Request) (string, error) {
+	scope := "/subscriptions/" + q.ID.Subscription()
+	if q.ID.Group() != "" {
+		g, err := q.Group(ctx)
+		if err != nil {
+			return "", err
+		}
+		scope = g.String()
 	}
-	return s + "/providers/" + typeDeployment + "/" + id.NameOf("deployments")
+	return scope + "/providers/" + typeDeployment + "/" + q.ID.NameOf("deployments"), nil
 }
 
 // validate is put without doing anything.
@@ -94,6 +109,9 @@ func (h *Handler) validate(w http.ResponseWriter, r *http.Request, q *arm.Reques
 		return err
 	}
 	rec := h.newRecord(r, p)
+	if rec.ID, err = displayed(r.Context(), q); err != nil {
+		return err
+	}
 	rec.end(rec.Started, nil)
 	out := rec.wire()
 	for _, res := range rec.Resources {

@@ -238,16 +238,19 @@ func (h *Handler) find(ctx context.Context, _ string, id arm.ID) (string, bool, 
 // them, the items are in no listing of resources: Azure does not count
 // deployments among them.
 func (h *Handler) listHeld(ctx context.Context, scope arm.ID) ([]arm.Resource, error) {
+	prefix := scopeKey(scope.Subscription(), scope.Group()) + "/"
 	if scope.Group() == "" {
-		return nil, nil
+		prefix = store.Key(scope.Subscription()) + "/" // those of all groups
 	}
-	all, err := h.scan(ctx, scope)
+	entries, err := h.deployments.Scan(ctx, prefix, "", 0)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]arm.Resource, len(all))
-	for i := range all {
-		out[i] = arm.Resource{ID: all[i].ID, Name: all[i].Name, Type: typeDeployment}
+	var out []arm.Resource
+	for _, e := range entries {
+		if e.Err == nil && e.Value.Group != "" {
+			out = append(out, arm.Resource{ID: e.Value.ID, Name: e.Value.Name, Type: typeDeployment})
+		}
 	}
 	return out, nil
 }

@@ -163,18 +163,18 @@ func textOf(name string, v any) (string, error) {
 
 func tagsOf(v any) (map[string]string, error) {
 	o, ok := v.(map[string]any)
-	if !ok && v != nil || len(o) > 50 {
-		return nil, fault.BadRequest(codeContent, "The tags must be an object with at most 50 members.")
+	if !ok && v != nil {
+		return nil, fault.BadRequest(codeContent, "The tags must be an object.")
 	}
 	tags := make(map[string]string, len(o))
 	for k, v := range o {
 		s, ok := v.(string)
-		if !ok || len(s) > 256 || len(k) > 512 || k == "" {
-			return nil, fault.BadRequest(codeContent, "A tag must be a string of at most 256 characters, with a name of at most 512.")
+		if !ok {
+			return nil, fault.BadRequest(codeContent, "The value of a tag must be a string.")
 		}
 		tags[k] = s
 	}
-	return tags, nil
+	return tags, arm.CheckTags(tags)
 }
 
 // member returns a member of an object, in any case; nil if there is none.

@@ -133,6 +133,9 @@ func (d *Directory) AddCertificate(ctx context.Context, objectID, displayName st
 				return fault.Conflict("Request_MultipleObjectsWithSameKeyValue", "The application has this certificate already.")
 			}
 		}
+		if len(a.Certificates) >= maxEntries {
+			return fault.BadRequest("KeyCredentialsInvalid", "There are %d certificates already.", maxEntries)
+		}
 		a.Certificates = append(a.Certificates, c)
 		return nil
 	})
@@ -140,17 +143,6 @@ func (d *Directory) AddCertificate(ctx context.Context, objectID, displayName st
 		return ClientCertificate{}, err
 	}
 	return c, nil
-}
-
-// RemoveCertificate takes a certificate away.
-func (d *Directory) RemoveCertificate(ctx context.Context, objectID, keyID string) (existed bool, err error) {
-	_, err = d.editApplication(ctx, objectID, func(_ *store.Tx, a *Application) error {
-		n := len(a.Certificates)
-		a.Certificates = slices.DeleteFunc(a.Certificates, func(c ClientCertificate) bool { return strings.EqualFold(c.KeyID, keyID) })
-		existed = len(a.Certificates) < n
-		return nil
-	})
-	return existed, err
 }
 
 // Thumbprints returns a certificate's x5t and x5t#S256: SHA-1 and SHA-256 of

@@ -26,6 +26,7 @@ import (
 
 	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/store"
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Options adjust a Directory. The zero value suits a server.
@@ -140,11 +141,5 @@ func (d *Directory) giveID(what, id string) (string, error) {
 	return c, nil
 }
 
-// clip bounds text from a request for a message.
-func clip(s string) string {
-	const most = 120
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+// clip makes text from a request fit for a message.
+func clip(s string) string { return text.Clip(s, 120) }

@@ -218,8 +218,8 @@ func TestClientCertificates(t *testing.T) {
 	}
 	_, err = d.AddCertificate(ctx, a.ObjectID, "EC", certificate(t, ec, &ec.PublicKey))
 	wantKind(t, err, fault.Invalid)
-	if existed, err := d.RemoveCertificate(ctx, a.ObjectID, c.KeyID); !existed || err != nil {
-		t.Errorf("RemoveCertificate: %v, %v", existed, err)
+	if err := d.SetCertificates(ctx, a.ObjectID, nil); err != nil {
+		t.Errorf("SetCertificates: %v", err)
 	}
 	if client, _, _ := d.Client(ctx, tenantID, a.AppID); len(client.Certificates) != 0 {
 		t.Error("the certificate is still there")

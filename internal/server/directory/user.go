@@ -161,12 +161,6 @@ func (d *Directory) User(ctx context.Context, tenantID, idOrName string) (User, 
 	return us[0], true, nil
 }
 
-// Users lists a tenant's users, in order of object id.
-func (d *Directory) Users(ctx context.Context, tenantID string) (all []User, err error) {
-	err = d.WalkUsers(ctx, tenantID, "", func(u *User) bool { all = append(all, *u); return true })
-	return all, err
-}
-
 // EnableUser switches a user on or off; the password of one that is off is
 // refused.
 func (d *Directory) EnableUser(ctx context.Context, objectID string, on bool) error {

@@ -145,22 +145,25 @@ func (c *call) domain() (any, error) {
 	return t.Domains[0], nil
 }
 
-// mayBeCalled holds Entra's rule for names that are addresses: a token for
-// one goes to whoever answers there, so it must be the tenant's.
-func (c *call) mayBeCalled(uris []string) error {
+// mayBeCalled holds Entra's rule for identifier URIs that are somebody's: a
+// token for one goes to whoever it belongs to. An address must be the
+// tenant's; api:// and a GUID must be the tenant's or the application's own.
+func (c *call) mayBeCalled(uris []string, appID string) error {
 	t, err := c.home()
 	if err != nil {
 		return err
 	}
 	for _, s := range uris {
 		u, err := url.Parse(s)
-		if err == nil && u.Scheme != "http" && u.Scheme != "https" {
-			continue
+		if err != nil {
+			return badRequest("The identifier URI '%s' is malformed.", clip(s))
 		}
-		if err != nil || !slices.ContainsFunc(t.Domains, func(domain string) bool {
-			host := strings.ToLower(u.Hostname())
-			return host == domain || strings.HasSuffix(host, "."+domain)
-		}) {
+		host := strings.ToLower(u.Hostname())
+		switch _, isID := directory.CanonicalID(host); {
+		case u.Scheme == "api" && isID && host != appID && host != t.ID:
+			return badRequest("The identifier URI '%s' has the id of another application or tenant.", clip(s))
+		case u.Scheme != "http" && u.Scheme != "https":
+		case !slices.ContainsFunc(t.Domains, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) }):
 			return badRequest("Values of identifierUris property must use a verified domain of the organization or its subdomain: '%s'", clip(s))
 		}
 	}
@@ -221,7 +224,7 @@ func createApplication(c *call) error {
 	if a.DisplayName == "" {
 		return badRequest("Property 'displayName' is required.")
 	}
-	if err := c.mayBeCalled(a.IdentifierURIs); err != nil {
+	if err := c.mayBeCalled(a.IdentifierURIs, ""); err != nil {
 		return err
 	}
 	certs, _, err := body.certificates()
@@ -232,11 +235,11 @@ func createApplication(c *call) error {
 		return err
 	}
 	c.w.Header().Set("Location", c.names.Graph+"/"+c.version+"/applications/"+a.ObjectID)
-	return applications.one(c, http.StatusCreated, &a, nil)
+	return applications.one(c, http.StatusCreated, &a)
 }
 
 func getApplication(c *call) error {
-	return applications.one(c, http.StatusOK, c.object.app, nil)
+	return applications.one(c, http.StatusOK, c.object.app)
 }
 
 func patchApplication(c *call) error {
@@ -255,7 +258,7 @@ func patchApplication(c *call) error {
 	if err := body.set(applicationFields(&asked)); err != nil {
 		return err
 	}
-	if err := c.mayBeCalled(asked.IdentifierURIs); err != nil {
+	if err := c.mayBeCalled(asked.IdentifierURIs, c.object.app.AppID); err != nil {
 		return err
 	}
 	if _, err := c.Directory.UpdateApplication(c.ctx, id, func(a *directory.Application) error { return body.set(applicationFields(a)) }); err != nil {

@@ -249,6 +249,9 @@ func TestMassAssignment(t *testing.T) {
 		{"PATCH", "applications/" + app.ObjectID, `{"identifierUris":["https://home.example.evil.example"]}`, "verified domain"},
 		{"PATCH", "applications/" + app.ObjectID, `{"identifierUris":["https://home.example@evil.example"]}`, "verified domain"},
 		{"PATCH", "applications/" + app.ObjectID, `{"identifierUris":["https://127.0.0.1:8443"]}`, "verified domain"},
+		{"PATCH", "applications/" + app.ObjectID, `{"identifierUris":["api://` + r.mi.ClientID + `"]}`, "another application"},
+		{"PATCH", "applications/" + app.ObjectID, `{"identifierUris":["API://` + strings.ToUpper(r.mi.ClientID) + `/x"]}`, "another application"},
+		{"POST", "applications", `{"displayName":"x","identifierUris":["api://` + app.AppID + `"]}`, "another application"},
 		{"POST", "applications", `{"displayName":"x","identifierUris":["HTTPS://vault.azure.net"]}`, "verified domain"},
 		{"PATCH", "applications/" + app.ObjectID, `{"keyCredentials":[{"keyId":"00000000-0000-4000-8000-000000000000"}]}`, "none is there to be kept"},
 		{"PATCH", "applications/" + app.ObjectID, `{"keyCredentials":[{"key":"AAAA"}]}`, "certificate"},
@@ -317,6 +320,21 @@ func TestFilterAttacks(t *testing.T) {
 		if a := r.do("member", "GET", "applications?"+query, ""); a.StatusCode != 400 || a.code() != code {
 			t.Errorf("%s: %d %s", query, a.StatusCode, a.body)
 		}
+	}
+	id := r.applicationOf("owner").ObjectID
+	for _, path := range []string{
+		"applications/" + id, "users/" + r.people["person"].ObjectID, "directoryObjects/" + r.mi.PrincipalID, "organization", "domains",
+		"applications/" + id + "/owners", "organization/" + homeTenant,
+	} {
+		if a := r.do("member", "GET", path+"?$filter="+url.QueryEscape("id eq 'x'"), ""); a.StatusCode != 400 || a.code() != codeUnsupported {
+			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
+		}
+	}
+	r.want(400, "operator", "DELETE", "applications/"+id+"?$filter=x", "")
+	r.want(400, "member", "GET", "groups?$filter=x", "")
+	r.want(200, "member", "GET", "groups?$top=5&$filter="+url.QueryEscape("startswith(displayName,'x')"), "")
+	if a := r.want(200, "member", "GET", "domains?$top=999&$select=ID", ""); a.text("value.0.id") != "home.example" || a.at("value.0.isDefault") != nil {
+		t.Errorf("selected: %s", a.body)
 	}
 	// A text that looks like the end of the filter is a text.
 	evil := "x' or startswith(displayName,'"

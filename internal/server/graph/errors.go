@@ -7,6 +7,7 @@ import (
 
 	"github.com/podkey/podkey/internal/fault"
 	"github.com/podkey/podkey/internal/odata"
+	words "github.com/podkey/podkey/internal/text" // text is a function here
 	"github.com/podkey/podkey/internal/web"
 )
 
@@ -129,13 +130,7 @@ func notFound(id string) error {
 	return fault.NotFound(codeMissing, "Resource '%s' does not exist or one of its queried reference-property objects are not present.", clip(id))
 }
 
-// clip bounds text of a request for a message.
-func clip(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+// clip makes text from a request fit for a message.
+func clip(s string) string { return words.Clip(s, 120) }
 
 func isMissing(err error) bool { return fault.Is(err, fault.Missing) }

@@ -138,7 +138,7 @@ func getFederated(c *call) error {
 	if err != nil {
 		return err
 	}
-	return federated.one(c, http.StatusOK, &f, nil)
+	return federated.one(c, http.StatusOK, &f)
 }
 
 // patchFederated changes a credential. With the header that Graph has for it,

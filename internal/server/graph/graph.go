@@ -87,6 +87,11 @@ type route struct {
 	handle  func(*call) error
 }
 
+// single reports whether the route answers with no list.
+func (rt *route) single() bool {
+	return rt.method != http.MethodGet || rt.pattern == "me" || strings.HasSuffix(rt.pattern, "{}")
+}
+
 // grantAction is what nobody may do without who could not take any right
 // anyway.
 const grantAction = "Microsoft.Authorization/roleAssignments/write"
@@ -114,6 +119,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, routes []route) 
 	}
 	if c.query.Expand != "" {
 		return fault.BadRequest(codeUnsupported, "The query option '$expand' is not supported.")
+	}
+	if rt.single() {
+		if err := c.noListOptions(); err != nil {
+			return err
+		}
 	}
 	if rt.of != nil {
 		if c.object, err = rt.of(c); err != nil {

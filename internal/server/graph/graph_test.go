@@ -169,6 +169,7 @@ func TestApplicationProperties(t *testing.T) {
 	if got.at("description") != nil || got.at("web.redirectUris.0") != nil || got.text("web.homePageUrl") != "https://p.example" || got.at("api.requestedAccessTokenVersion") != nil || got.text("notes") != "n" {
 		t.Errorf("patched: %s", got.body)
 	}
+	r.want(204, "operator", "PATCH", app, `{"identifierUris":["api://p","api://`+made.text("appId")+`/x","api://`+homeTenant+`/p"]}`)
 	r.want(409, "operator", "POST", "applications", `{"displayName":"q","identifierUris":["API://P"]}`)
 	// The principal answers to the application's names.
 	r.want(201, "operator", "POST", "servicePrincipals", `{"appId":"`+made.text("appId")+`","tags":["x"]}`)

@@ -167,7 +167,7 @@ func (c *call) mayCount(f *odata.Filter) error {
 }
 
 // one answers with a single object.
-func (k *kind[T]) one(c *call, status int, v *T, also entity) error {
+func (k *kind[T]) one(c *call, status int, v *T) error {
 	shown, err := k.selection(c)
 	if err != nil {
 		return err
@@ -177,9 +177,6 @@ func (k *kind[T]) one(c *call, status int, v *T, also entity) error {
 		return err
 	}
 	choose(e, shown)
-	for name, x := range also {
-		e[name] = x
-	}
 	e["@odata.context"] = c.context(k.name, shown, true)
 	return web.WriteJSON(c.w, status, e)
 }
@@ -215,7 +212,7 @@ func choose(e entity, shown []string) {
 		return
 	}
 	for name := range e {
-		if !slices.Contains(shown, name) && !strings.HasPrefix(name, "@") {
+		if !strings.HasPrefix(name, "@") && !slices.ContainsFunc(shown, func(s string) bool { return strings.EqualFold(s, name) }) {
 			delete(e, name)
 		}
 	}
@@ -255,12 +252,39 @@ func skipToken(token string) (string, error) {
 	return string(id), nil
 }
 
-// plain answers with a whole list that has no pages.
-func (c *call) plain(name string, value []entity) error {
-	if value == nil {
-		value = []entity{}
+// noListOptions refuses the options that say which part of a list is wanted,
+// where there is none: they would be ignored.
+func (c *call) noListOptions() error {
+	if c.query.Filter != "" || c.query.Top != 0 || c.query.Count || c.query.SkipToken != "" {
+		return fault.BadRequest(codeUnsupported, "The query options '$filter', '$top', '$count' and '$skiptoken' are not supported for this resource.")
 	}
-	return web.WriteJSON(c.w, http.StatusOK, entity{"@odata.context": c.names.Graph + "/" + c.version + "/$metadata#" + name, "value": value})
+	return nil
+}
+
+// whole answers with all of a list that has no pages.
+func (c *call) whole(name string, value []entity) error {
+	if c.query.Top >= len(value) {
+		c.query.Top = 0 // it asks for no less than there is
+	}
+	if err := c.noListOptions(); err != nil {
+		return err
+	}
+	for _, e := range value {
+		if c.query.Select != nil {
+			choose(e, c.query.Select)
+		}
+	}
+	return web.WriteJSON(c.w, http.StatusOK, entity{"@odata.context": c.context(name, c.query.Select, false), "value": list(value)})
+}
+
+// nothing answers with an empty list, which is the answer whatever a filter
+// says that can be read.
+func (c *call) nothing(name string) error {
+	if _, err := odata.Parse(c.query.Filter); err != nil {
+		return badQuery(err)
+	}
+	c.query = odata.Query{}
+	return c.whole(name, nil)
 }
 
 // objects answers with a list of objects of different kinds.
@@ -273,7 +297,7 @@ func (c *call) objects(os []object) error {
 		}
 		value = append(value, e)
 	}
-	return c.plain("directoryObjects", value)
+	return c.whole("directoryObjects", value)
 }
 
 func badRequest(format string, args ...any) error {

@@ -191,11 +191,11 @@ func createPrincipal(c *call) error {
 		return err
 	}
 	c.w.Header().Set("Location", c.names.Graph+"/"+c.version+"/servicePrincipals/"+p.ObjectID)
-	return servicePrincipals.one(c, http.StatusCreated, &p, nil)
+	return servicePrincipals.one(c, http.StatusCreated, &p)
 }
 
 func getPrincipal(c *call) error {
-	return servicePrincipals.one(c, http.StatusOK, c.object.sp, nil)
+	return servicePrincipals.one(c, http.StatusOK, c.object.sp)
 }
 
 func patchPrincipal(c *call) error {
@@ -308,10 +308,10 @@ func ownedObjects(c *call) error {
 }
 
 // noGroups answers for memberships: there are no groups, so nobody is in one.
-func noGroups(c *call) error { return c.plain("directoryObjects", nil) }
+func noGroups(c *call) error { return c.nothing("directoryObjects") }
 
 // noGroupIDs is [noGroups] for the operations that answer ids.
-func noGroupIDs(c *call) error { return c.plain("Collection(Edm.String)", nil) }
+func noGroupIDs(c *call) error { return c.nothing("Collection(Edm.String)") }
 
 // missing answers for a single object of a kind of which there are none.
 func missing(c *call) error { return notFound(c.keys[0].text) }

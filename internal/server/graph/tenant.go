@@ -32,7 +32,7 @@ func listOrganization(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.plain("organization", []entity{organizationEntity(&t)})
+	return c.whole("organization", []entity{organizationEntity(&t)})
 }
 
 func getOrganization(c *call) error {
@@ -60,7 +60,7 @@ func listDomains(c *call) error {
 			"authenticationType": "Managed", "supportedServices": []any{}, "availabilityStatus": nil, "state": nil,
 		}
 	}
-	return c.plain("domains", value)
+	return c.whole("domains", value)
 }
 
 // maxIDs is how many ids getByIds takes, as in Graph.

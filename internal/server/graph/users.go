@@ -138,10 +138,10 @@ func createUser(c *call) error {
 		return err
 	}
 	c.w.Header().Set("Location", c.names.Graph+"/"+c.version+"/users/"+u.ObjectID)
-	return users.one(c, http.StatusCreated, &u, nil)
+	return users.one(c, http.StatusCreated, &u)
 }
 
-func getUser(c *call) error { return users.one(c, http.StatusOK, c.object.user, nil) }
+func getUser(c *call) error { return users.one(c, http.StatusOK, c.object.user) }
 
 func patchUser(c *call) error {
 	b, err := c.body()

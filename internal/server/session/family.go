@@ -187,21 +187,6 @@ func (s *Sessions) Rotate(ctx context.Context, token string) (next string, err e
 	return next, err
 }
 
-// End ends the family of a refresh token, if the token is one of its own.
-func (s *Sessions) End(ctx context.Context, token string) error {
-	p, ok := parseRefresh(token)
-	if !ok {
-		return nil
-	}
-	return s.s.Update(ctx, func(tx *store.Tx) error {
-		f, ok, err := s.families.Get(tx, p.key())
-		if err == nil && ok && f.judge(&p, s.now()) != ErrUnknown {
-			s.families.Delete(tx, p.key())
-		}
-		return err
-	})
-}
-
 // Start begins a family and returns its first refresh token.
 func (s *Sessions) Start(ctx context.Context, g Grant) (token string, err error) {
 	err = s.s.Update(ctx, func(tx *store.Tx) error {

@@ -167,9 +167,6 @@ func TestAttackForgedRefreshToken(t *testing.T) {
 			t.Errorf("%d: %v", i, err)
 		}
 		g.refused(forged, session.ErrUnknown)
-		if err := g.End(t.Context(), forged); err != nil {
-			t.Error(err)
-		}
 	}
 	g.rotate(token) // a forger cannot end a family
 	g.rotate(other)
@@ -203,16 +200,6 @@ func TestRefreshExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.refused(third, session.ErrUnknown)
-}
-
-func TestEndFamily(t *testing.T) {
-	t.Parallel()
-	g := start(t)
-	token := g.begin()
-	if err := g.End(t.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-	g.refused(token, session.ErrUnknown)
 }
 
 func TestCodeIsRedeemedOnce(t *testing.T) {

@@ -339,9 +339,6 @@ func again(r *http.Request) string {
 
 // giveCode ends a request with an authorization code.
 func (s *service) giveCode(w http.ResponseWriter, r *http.Request, a *authorization, p *person) error {
-	if !a.realm.any() && p.user.TenantID != a.realm.ID {
-		return errOtherTenant(p.user.UserPrincipalName, &a.realm.Tenant)
-	}
 	g := p.grant
 	g.ClientID, g.Scope, g.Nonce = a.client.AppID, a.scope, a.nonce
 	code, err := s.Sessions.NewCode(r.Context(), session.Code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge})

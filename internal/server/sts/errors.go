@@ -3,12 +3,10 @@ package sts
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/podkey/podkey/internal/server/directory"
+	"github.com/podkey/podkey/internal/text"
 )
 
 // Error is a refusal in Entra's terms.
@@ -238,21 +236,5 @@ func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.00
 // audit line repeats, in bytes: enough for the longest credential.
 const maxEcho = 600
 
-// echo makes a presented value fit to be repeated: one line of printable
-// text of bounded length.
-func echo(s string) string {
-	cut := len(s) > maxEcho
-	if cut {
-		s = s[:maxEcho]
-	}
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-	if cut {
-		s += "..."
-	}
-	return s
-}
+// echo makes a presented value fit to be repeated.
+func echo(s string) string { return text.Clip(s, maxEcho) }

@@ -968,4 +968,10 @@ func TestAuthorizationAcrossTenants(t *testing.T) {
 	p := b.get(other).has(200, "Sign in") // signed in, but not there
 	p.submit("username", userName, "password", password, "action", "signin").has(401, "password is wrong")
 	p.submit("action", "continue").has(200, "Sign in")
+
+	// The same with a device code of the other tenant.
+	d := g.do(post(ownHost, "/"+otherID+"/oauth2/v2.0/devicecode", url.Values{"client_id": {azCLI}, "scope": {azScope}}.Encode()))
+	p = b.get("/devicelogin").submit("action", "code", "user_code", d.text("user_code")).has(200, "Sign in")
+	p.submit("action", "continue").has(200, "Sign in")
+	g.refuse(g.tokenAt(ownHost, "organizations", byDevice(d.text("device_code"))), 400, "authorization_pending", 70016)
 }
