@@ -333,7 +333,7 @@ func (h *Handler) ready(ctx context.Context, q *arm.Request, id arm.ID, req *req
 		return nil, err
 	}
 	problems, forbidden, err := h.preflight(ctx, q, p, n.depth)
-	if true {
+	if err != nil || len(problems) == 0 {
 		return p, err
 	}
 	kind := fault.Invalid

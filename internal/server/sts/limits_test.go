@@ -47,6 +47,43 @@ func TestBucketsForget(t *testing.T) {
 	}
 }
 
+// One password, many names, from one address; and many addresses, one name.
+func TestAttackSprayingIsLimited(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	tries := func(l *limits, name, from func(i int) string) int {
+		for i := range 1000 {
+			if _, err := l.guess(name(i), from(i), now); err != nil {
+				return i
+			}
+		}
+		return 1000
+	}
+	one := func(s string) func(int) string { return func(int) string { return s } }
+	names := func(i int) string { return fmt.Sprintf("u%d@contoso.example", i) }
+	addresses := func(i int) string { return fmt.Sprintf("198.51.%d.%d", i/250, i%250) }
+	if n := tries(newLimits(), names, one("192.0.2.1")); n != 60 {
+		t.Errorf("%d names from one address", n)
+	}
+	if n := tries(newLimits(), one("Ada@contoso.example"), addresses); n != 40 {
+		t.Errorf("%d addresses at one name", n)
+	}
+	l := newLimits()
+	if n := tries(l, func(i int) string { return []string{"ada@contoso.example", "ADA@contoso.example"}[i%2] }, one("192.0.2.1")); n != 8 {
+		t.Errorf("%d tries at one name in two spellings", n)
+	}
+	// What was refused for one limit is not counted against the others, and a
+	// right password against none.
+	right, err := l.guess("ada@contoso.example", "192.0.2.2", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right()
+	if n := tries(l, one("ada@contoso.example"), addresses); n != 32 {
+		t.Errorf("%d tries are left", n)
+	}
+}
+
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]string{
