@@ -179,6 +179,25 @@ func (t *Table[T]) Generation(ctx context.Context) (int64, error) {
 	return st.tables[t.n].generation, nil
 }
 
+// AnyTable is a [Table] of whatever kind of record.
+type AnyTable interface{ place() int }
+
+func (d *tableDef) place() int { return d.n }
+
+// Generation is the sum of [Table.Generation] over several tables, at one
+// moment and for the price of one. None falls: so it changes with every change
+// of any of them.
+func (s *Store) Generation(ctx context.Context, tables ...AnyTable) (sum int64, err error) {
+	st, err := s.now(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range tables {
+		sum += st.tables[t.place()].generation
+	}
+	return sum, nil
+}
+
 // Scan returns up to limit records whose key has the prefix and is greater
 // than after, in order of key, as they are now; limit 0 means all. Damaged
 // records are in the listing with their Err.

@@ -90,7 +90,7 @@ func certificateLoginRows() *group {
 			az:  `login --service-principal -u ${app} -p ${pem} --tenant ${tenant}`,
 			out: []check{is("0.user.name", "${app}"), is("0.id", "${subscription}")},
 			cannot: []cannot{{
-				since: "2.73.0", why: "certificates have an argument of their own since then", exit: 1, err: `.`,
+				since: "2.69.0", why: "newer ones have --certificate for it, and take -p for a secret", exit: 1, err: `AADSTS7000215`,
 				instead: `login --service-principal -u ${app} --certificate ${pem} --tenant ${tenant}`,
 			}},
 		},

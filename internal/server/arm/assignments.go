@@ -33,10 +33,16 @@ type wireAssignment struct {
 	} `json:"properties"`
 }
 
-func assignmentWire(a *rbac.Assignment) wireAssignment {
+// assignmentWire is an assignment as it is seen from a scope. One that is
+// inherited from above the subscription names its role as the definitions
+// that are listed at the scope do: az compares the two.
+func assignmentWire(seenFrom ID, a *rbac.Assignment) wireAssignment {
 	out := wireAssignment{ID: a.ID(), Name: a.Name, Type: typeAssignment}
 	p := &out.Properties
 	p.RoleDefinitionID = rbac.RoleIDAt(a.Scope, a.RoleDefinitionID)
+	if id, err := ParseID(a.Scope); err == nil && id.Subscription() == "" {
+		p.RoleDefinitionID = rbac.RoleIDAt(scopeOfRoles(seenFrom), a.RoleDefinitionID)
+	}
 	p.PrincipalID, p.PrincipalType, p.Scope, p.Description = a.PrincipalID, a.PrincipalType, a.Scope, a.Description
 	p.CreatedOn, p.UpdatedOn, p.CreatedBy, p.UpdatedBy = a.CreatedOn, a.UpdatedOn, a.CreatedBy, a.UpdatedBy
 	return out
@@ -117,7 +123,7 @@ func (h *Handler) putAssignment(w http.ResponseWriter, r *http.Request, q *Reque
 			return err
 		}
 	}
-	return web.WriteJSON(w, http.StatusCreated, assignmentWire(&a))
+	return web.WriteJSON(w, http.StatusCreated, assignmentWire(q.ID.Scope(), &a))
 }
 
 func (h *Handler) getAssignment(w http.ResponseWriter, r *http.Request, q *Request) error {
@@ -128,7 +134,7 @@ func (h *Handler) getAssignment(w http.ResponseWriter, r *http.Request, q *Reque
 	if !ok {
 		return fault.NotFound("RoleAssignmentNotFound", "The role assignment '%s' is not found.", clip(q.ID.Name()))
 	}
-	return web.WriteJSON(w, http.StatusOK, assignmentWire(&a))
+	return web.WriteJSON(w, http.StatusOK, assignmentWire(q.ID.Scope(), &a))
 }
 
 func (h *Handler) deleteAssignment(w http.ResponseWriter, r *http.Request, q *Request) error {
@@ -139,7 +145,7 @@ func (h *Handler) deleteAssignment(w http.ResponseWriter, r *http.Request, q *Re
 	if !existed {
 		return writeDeleted(w, false)
 	}
-	return web.WriteJSON(w, http.StatusOK, assignmentWire(&a))
+	return web.WriteJSON(w, http.StatusOK, assignmentWire(q.ID.Scope(), &a))
 }
 
 var assignmentFilter = filterRules{
@@ -190,7 +196,8 @@ func (h *Handler) listAssignments(w http.ResponseWriter, r *http.Request, q *Req
 			shown = append(shown, a)
 		}
 	}
-	return writePage(w, q, shown, func(a *rbac.Assignment) string { return strings.ToLower(a.ID()) }, assignmentWire)
+	return writePage(w, q, shown, func(a *rbac.Assignment) string { return strings.ToLower(a.ID()) },
+		func(a *rbac.Assignment) wireAssignment { return assignmentWire(scope, a) })
 }
 
 // assignmentsFor returns the assignments that a look at the request's scope

@@ -352,3 +352,24 @@ func TestAssignmentsOfOnePrincipal(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestInheritedAssignmentNamesItsRoleAsListed: az looks up the name of each
+// assignment's role among the definitions at the scope, by id.
+func TestInheritedAssignmentNamesItsRoleAsListed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.grant("owner", rbac.Owner, "/")
+	for scope, want := range map[string]string{
+		"/subscriptions/" + homeSub:   definitionPath("/subscriptions/"+homeSub, rbac.Owner),
+		r.makeGroup("g"):              definitionPath("/subscriptions/"+homeSub, rbac.Owner),
+		"/subscriptions/" + secondSub: definitionPath("/subscriptions/"+secondSub, rbac.Owner),
+	} {
+		a := r.must(200, "owner", "GET", strings.TrimSuffix(assignmentPath(scope, ""), "/")+"?$filter=atScope()", nil)
+		if a.at("value.0.properties.scope") != "/" || a.at("value.0.properties.roleDefinitionId") != want {
+			t.Errorf("%s: %s", scope, a.body)
+		}
+	}
+	if a := r.must(200, "owner", "GET", strings.TrimSuffix(assignmentPath("/", ""), "/"), nil); a.at("value.0.properties.roleDefinitionId") != definitionPath("/", rbac.Owner) {
+		t.Errorf("%s", a.body)
+	}
+}

@@ -315,3 +315,50 @@ func TestUsers(t *testing.T) {
 	r.want(200, "person", "GET", "me/memberOf", "")
 	r.want(200, "person", "POST", "users/person@home.example/getMemberGroups", `{"securityEnabledOnly":false}`)
 }
+
+// TestAtTheSameTime: of many who do the same, none is lost and no second one
+// succeeds where there can be one.
+func TestAtTheSameTime(t *testing.T) {
+	r := newRig(t)
+	app := r.want(201, "operator", "POST", "applications", `{"displayName":"busy"}`)
+	id, appID := app.text("id"), app.text("appId")
+	const n = 12
+	answers := make(chan [3]*answer, n)
+	for i := range n {
+		go func() {
+			answers <- [3]*answer{
+				r.do("operator", "POST", "servicePrincipals", fmt.Sprintf(`{"appId":%q}`, appID)),
+				r.do("operator", "POST", "applications/"+id+"/addPassword", `{}`),
+				r.do("operator", "POST", "applications/"+id+"/federatedIdentityCredentials",
+					fmt.Sprintf(`{"name":"c-%d","issuer":"https://i.example","subject":"s","audiences":["a"]}`, i)),
+			}
+		}()
+	}
+	principals, credentials := 0, 0
+	for range n {
+		a := <-answers
+		switch a[0].StatusCode {
+		case 201:
+			principals++
+		case 409:
+		default:
+			t.Errorf("service principal: %d %s", a[0].StatusCode, a[0].body)
+		}
+		if a[1].StatusCode != 200 || !r.works(appID, a[1].text("secretText")) {
+			t.Errorf("a secret was lost: %d", a[1].StatusCode)
+		}
+		switch a[2].StatusCode {
+		case 201:
+			credentials++
+		case 400:
+		default:
+			t.Errorf("credential: %d %s", a[2].StatusCode, a[2].body)
+		}
+	}
+	if principals != 1 || credentials != 1 {
+		t.Errorf("%d principals and %d credentials for one issuer and subject, want one each", principals, credentials)
+	}
+	if got := r.want(200, "operator", "GET", "applications/"+id, ""); got.at("passwordCredentials.9.keyId") == nil {
+		t.Error("not all secrets are listed")
+	}
+}

@@ -24,6 +24,8 @@ const (
 	KeyVaultPurgeOperator           = "a68e7c17-0ab2-4c09-9a58-125dae29748c"
 	KeyVaultContributor             = "f25e0fa2-a7c8-4377-a976-54943a77a395"
 	KeyVaultDataAccessAdministrator = "8b54135c-b56d-4d72-a534-26097cfdc8d8"
+	ClusterUser                     = "4abbcc35-e782-43d8-92c5-2d3f1bd2253f"
+	ClusterAdmin                    = "0ab0b1a8-8aac-4efd-b8c2-3ee1fb270be8"
 )
 
 // vaultManagement is what the data-plane administrator, officer and reader
@@ -105,6 +107,20 @@ var builtIn = []RoleDefinition{
 			"Microsoft.Resources/subscriptions/resourceGroups/read",
 			"Microsoft.Resources/deployments/*",
 			"Microsoft.Support/*",
+		}}),
+	builtInRole(ClusterUser, "Azure Kubernetes Service Cluster User Role",
+		"List cluster user credential action.",
+		RoleDefinition{Actions: []string{
+			"Microsoft.ContainerService/managedClusters/listClusterUserCredential/action",
+			"Microsoft.ContainerService/managedClusters/read",
+		}}),
+	builtInRole(ClusterAdmin, "Azure Kubernetes Service Cluster Admin Role",
+		"List cluster admin credential action.",
+		RoleDefinition{Actions: []string{
+			"Microsoft.ContainerService/managedClusters/listClusterAdminCredential/action",
+			"Microsoft.ContainerService/managedClusters/accessProfiles/listCredential/action",
+			"Microsoft.ContainerService/managedClusters/read",
+			"Microsoft.ContainerService/managedClusters/runcommand/action",
 		}}),
 	builtInRole(KeyVaultAdministrator, "Key Vault Administrator",
 		"Perform all data plane operations on a key vault and all objects in it, including certificates, keys, and secrets. Cannot manage key vault resources or manage role assignments. Only works for key vaults that use the 'Azure role-based access control' permission model.",

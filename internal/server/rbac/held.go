@@ -43,7 +43,7 @@ const maxHeld = 20_000
 // is read before the table, so what is stored under it is never older than
 // it says: an assignment that was removed does not grant once more.
 func (r *RBAC) holdings(ctx context.Context, principal string) ([]holding, error) {
-	gen, err := r.generation(ctx)
+	gen, err := r.store.Generation(ctx, r.assignments, r.custom)
 	if err != nil {
 		return nil, err
 	}
@@ -72,17 +72,6 @@ func (r *RBAC) holdings(ctx context.Context, principal string) ([]holding, error
 		c.held[principal] = held
 	}
 	return held, nil
-}
-
-// generation changes with every change of what holdings are made of. Neither
-// of the two falls, so their sum is the same only if both are.
-func (r *RBAC) generation(ctx context.Context) (int64, error) {
-	assignments, err := r.assignments.Generation(ctx)
-	if err != nil {
-		return 0, err
-	}
-	custom, err := r.custom.Generation(ctx)
-	return assignments + custom, err
 }
 
 // compile leaves out assignments of roles that are not known: of built-in

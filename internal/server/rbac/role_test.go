@@ -38,7 +38,7 @@ func TestDefinitions(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
-	if len(defs) != 20 {
+	if len(defs) != 22 {
 		t.Errorf("%d definitions", len(defs))
 	}
 	if _, ok, err := f.Definition(t.Context(), tenantA, "Owner"); ok || err != nil {
