@@ -3,8 +3,11 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -30,6 +33,7 @@ type managedIdentity struct {
 	client    *client.Client
 	clientID  string // of the identity that is meant when none is named
 	tokenFile string
+	log       *slog.Logger // told why there was no token
 
 	mu          sync.Mutex
 	credentials map[string]azcore.TokenCredential // by client id
@@ -44,7 +48,7 @@ func (m *managedIdentity) serve(ctx context.Context, g *errgroup.Group) ([]strin
 	}
 	secret := rand.Text()
 	s := &http.Server{
-		Handler:           &imds.Handler{Secret: secret, Token: m.token, Now: m.client.Now},
+		Handler:           &imds.Handler{Secret: secret, Token: m.token, Now: m.client.Now, Log: m.log},
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	g.Go(func() error {
@@ -78,7 +82,7 @@ func (m *managedIdentity) token(ctx context.Context, a imds.Ask) (imds.Token, er
 	}
 	t, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{a.Resource + "/.default"}})
 	if failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err); ok && failed.RawResponse != nil && failed.RawResponse.StatusCode < 500 {
-		return imds.Token{}, &imds.Error{Status: http.StatusBadRequest, Code: "invalid_request", Description: description(failed)}
+		return imds.Token{}, &imds.Error{Status: http.StatusBadRequest, Code: "invalid_request", Description: description(failed.RawResponse)}
 	}
 	if err != nil {
 		return imds.Token{}, err
@@ -131,14 +135,17 @@ func (m *managedIdentity) credential(clientID string) (azcore.TokenCredential, e
 	return c, nil
 }
 
-// description is the token service's own sentence out of the SDK's error.
-func description(err error) string {
-	text := err.Error()
-	if i := strings.Index(text, "AADSTS"); i >= 0 {
-		text, _, _ = strings.Cut(text[i:], `\r\n`)
-		text, _, _ = strings.Cut(text, " Trace ID")
-		text, _, _ = strings.Cut(text, "\n")
-		return text
+// description is the token service's own sentence.
+func description(r *http.Response) string {
+	var refusal struct {
+		Description string `json:"error_description"`
 	}
-	return "The token service refused the request."
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
+	if err == nil {
+		err = json.Unmarshal(body, &refusal)
+	}
+	if err != nil || refusal.Description == "" {
+		return "The token service refused the request."
+	}
+	return refusal.Description
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func (r *runner) run(cmd *cobra.Command, args []string) error {
 		}
 		g.Go(func() error { return file.Run(ctx) })
 		if r.managed {
-			m := &managedIdentity{client: c, clientID: r.clientID, tokenFile: file.Path}
+			m := &managedIdentity{client: c, clientID: r.clientID, tokenFile: file.Path, log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))}
 			vars, err := m.serve(ctx, g)
 			return append(vars, "AZURE_CLIENT_ID="+r.clientID, "AZURE_TENANT_ID="+c.Operator.TenantID), err
 		}

@@ -239,6 +239,7 @@ func (s *Server) serve(ctx context.Context) error {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		s.serving.Store(false)
+		s.deploys.Stop()
 		err := h.Shutdown(grace)
 		if err != nil {
 			err = h.Close()

@@ -65,8 +65,6 @@ const (
 	missing = "missing" // not offered by Podkey yet
 )
 
-func (r *result) bad() bool { return r.Result == failed || r.Result == notRun }
-
 // runGroup runs the rows of a group in order.
 func (w *world) runGroup(ctx context.Context, g *group, report func(result)) {
 	st := &step{w: w, g: g, values: w.values(), dir: filepath.Join(w.dir, g.name)}

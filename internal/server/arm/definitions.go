@@ -249,7 +249,7 @@ func (q *Request) authorizeLinked(ctx context.Context, action, scope, shown stri
 		if !fault.Is(err, fault.Forbidden) {
 			return err
 		}
-	} else if err := q.h.deny(ctx, id, q.Principal, "the subscription is not one of the caller's tenant"); err != nil {
+	} else if err := q.h.deny(ctx, action, id, q.Principal, "the subscription is not one of the caller's tenant"); err != nil {
 		return err
 	}
 	return fault.Wrap(err, fault.Forbidden, "LinkedAuthorizationFailed",

@@ -98,7 +98,7 @@ func (q *Request) judge(r *http.Request) (*registered, *Route, error) {
 	case !known:
 		return nil, nil, fault.NotFound("SubscriptionNotFound", "The subscription '%s' could not be found.", clip(q.ID.Subscription()))
 	case !strings.EqualFold(sub.TenantID, q.Principal.TenantID):
-		err := h.deny(ctx, q.ID, q.Principal, "the caller belongs to another tenant than the subscription")
+		err := h.deny(ctx, route.Action, q.ID, q.Principal, "the caller belongs to another tenant than the subscription")
 		return nil, nil, errors.Join(wrongTenant(q.Names, q.Principal, sub.TenantID), err)
 	default:
 		q.TenantID = sub.TenantID
@@ -126,16 +126,13 @@ func (h *Handler) refusedToken(ctx context.Context, id ID, err error) error {
 	if !ok || a.Reason == web.AuthMissing {
 		return nil
 	}
-	return h.deny(ctx, id, audit.Principal{}, a.Error())
+	return h.deny(ctx, "Authenticate", id, audit.Principal{}, a.Error())
 }
 
 // deny writes down a refusal that comes before rbac is asked.
-func (h *Handler) deny(ctx context.Context, id ID, p audit.Principal, reason string) error {
-	if h.o.Audit == nil {
-		return nil
-	}
+func (h *Handler) deny(ctx context.Context, operation string, id ID, p audit.Principal, reason string) error {
 	return h.o.Audit.Write(ctx, audit.Record{
-		Plane: "management", Operation: "Authenticate", Object: clip(id.Key()), Principal: p, Decision: audit.Deny, Reason: clip(reason),
+		Plane: "management", Operation: operation, Object: clip(id.Key()), Principal: p, Decision: audit.Deny, Reason: clip(reason),
 	})
 }
 

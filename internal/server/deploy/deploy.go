@@ -23,6 +23,7 @@
 package deploy
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -55,6 +56,9 @@ type Handler struct {
 	s           *store.Store
 	deployments *store.Table[record]
 	templates   *store.Table[kept]
+
+	life context.Context // of the runs; ended by stop
+	stop context.CancelFunc
 }
 
 // New declares the tables deployment and deploymenttemplate and registers
@@ -68,11 +72,17 @@ func New(s *store.Store, a *arm.Handler, o Options) *Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{o: o, s: s}
+	h.life, h.stop = context.WithCancel(context.Background())
 	h.deployments = store.NewTable(s, "deployment", store.TableOptions[record]{Mode: store.Sealed})
 	h.templates = store.NewTable(s, "deploymenttemplate", store.TableOptions[kept]{Mode: store.Disk})
 	h.register(a)
 	return h
 }
+
+// Stop makes the runs under way end after the resource that they are at: the
+// listener waits for handlers, but not for as long as a run may take. A run
+// that was stopped has failed, and says so.
+func (h *Handler) Stop() { h.stop() }
 
 func (h *Handler) register(a *arm.Handler) {
 	const at = arm.AtGroup | arm.AtSubscription

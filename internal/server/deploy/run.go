@@ -70,6 +70,7 @@ func (h *Handler) deploy(ctx context.Context, q *arm.Request, p *plan, rec *reco
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(context.WithoutCancel(ctx), runTime)
 		defer stop()
+		defer context.AfterFunc(h.life, stop)()
 	}
 	r := &run{h: h, q: q, p: p, rec: rec, saved: h.o.Now(), failed: map[*template.Resource]bool{}}
 	r.reader = &reader{h: h, q: q, ctx: ctx, read: map[string]map[string]any{}}
@@ -86,7 +87,11 @@ func (h *Handler) deploy(ctx context.Context, q *arm.Request, p *plan, rec *reco
 		}
 	}
 	if ctx.Err() != nil && len(r.errors) == 0 {
-		r.errors = append(r.errors, timedOut())
+		if h.life.Err() != nil {
+			r.errors = append(r.errors, *interrupted())
+		} else {
+			r.errors = append(r.errors, timedOut())
+		}
 	}
 	if len(r.errors) == 0 {
 		r.outputs()
