@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -27,7 +28,8 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// Each command can be split, and each value that it needs comes from somewhere.
+// Each command can be split, and one that must fail says in which words: a
+// crash of az would do otherwise.
 func TestRows(t *testing.T) {
 	seen := map[string]bool{}
 	for _, g := range allGroups() {
@@ -53,6 +55,9 @@ func TestRows(t *testing.T) {
 				if _, err := words(line); err != nil {
 					t.Errorf("%s: %v", g.name, err)
 				}
+			}
+			if r.exit != 0 && (r.err == "" || regexp.MustCompile(r.err).MatchString("x: y")) {
+				t.Errorf("%s: %s must fail, in any way: say how", g.name, r.title())
 			}
 			for _, c := range r.cannot {
 				if c.why == "" || c.err == "" {

@@ -10,7 +10,7 @@ func groupRows() *group {
 		}},
 		{az: `group create -n acc-group -l "West Europe"`, out: []check{is("location", "westeurope")}},
 		{az: `group create -n acc-group -l eastus`, exit: 1, err: `InvalidResourceGroupLocation`},
-		{az: `group create -n "acc group!" -l westeurope`, exit: 1, err: `InvalidResourceGroup|InvalidParameter|ERROR`},
+		{az: `group create -n "acc group!" -l westeurope`, exit: 1, err: `InvalidResourceGroup|InvalidParameter`},
 		{az: `group show -n ACC-GROUP`, out: []check{isFold("name", "acc-group")}},
 		{az: `group exists -n acc-group`, out: []check{says("true")}},
 		{az: `group exists -n acc-absent`, out: []check{says("false")}},
@@ -60,7 +60,7 @@ func identityRows() *group {
 		{az: `identity federated-credential show --name second --identity-name shop -g acc-identity`, exit: 3, err: `NotFound`},
 		{az: `identity delete -g acc-identity -n shop`, out: []check{nothing()}},
 		{az: `identity show -g acc-identity -n shop`, exit: 3, err: `ResourceNotFound`},
-		{az: `ad sp show --id ${client}`, exit: 3, err: `.`},
+		{az: `ad sp show --id ${client}`, exit: 3, err: `does not exist or one of its queried`},
 	}}
 }
 
@@ -135,7 +135,7 @@ func roleDefinitionRows() *group {
 		{az: `role assignment delete --assignee ${principal} --role "Acceptance Secret Reader" --scope ${sub}/resourceGroups/acc-custom`},
 		{az: `role definition delete --name "Acceptance Secret Reader"`, out: []check{nothing()}},
 		{az: `role definition list --name "Acceptance Secret Reader"`, out: []check{count("", 0)}},
-		{az: `role definition delete --name Reader`, exit: 1, err: `.`},
+		{az: `role definition delete --name Reader`, exit: 1, err: `RoleDefinitionUpdateNotPermitted`},
 	}}
 }
 

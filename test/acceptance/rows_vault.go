@@ -34,7 +34,7 @@ func vaultRows() *group {
 		{az: `keyvault delete-policy -n acc-policies --spn ${client}`, out: []check{lacks("properties.accessPolicies.*.objectId", "${principal}")}},
 		{az: `keyvault delete-policy -n acc-policies --upn ${userName}`, out: []check{count("properties.accessPolicies", 1)}},
 		{az: `keyvault update -n acc-policies --enabled-for-deployment true`, out: []check{is("properties.enabledForDeployment", true), count("properties.accessPolicies", 1)}},
-		{az: `keyvault update -n acc-rbac --retention-days 8`, exit: 1, err: `.`},
+		{az: `keyvault update -n acc-rbac --retention-days 8`, exit: 1, err: `softDeleteRetentionInDays`},
 
 		{az: `keyvault secret set --vault-name acc-policies -n kept --value through-recovery`},
 		{az: `keyvault delete -n acc-policies -g acc-vault`, out: []check{nothing()}},
@@ -90,8 +90,8 @@ func secretRows() *group {
 		{az: `keyvault secret purge --vault-name acc-secret -n Settings--ValueOne`, out: []check{nothing()}},
 		{az: `keyvault secret restore --vault-name acc-secret --file backup.bin`, out: []check{is("name", "Settings--ValueOne")}},
 		{az: `keyvault secret show --vault-name acc-secret -n Settings--ValueOne --query value -o tsv`, out: []check{says("Second")}},
-		{az: `keyvault secret set --vault-name acc-secret -n not_a_name --value x`, exit: 1, err: `.`},
-		{az: `keyvault secret set --vault-name acc-no-such-vault -n x --value x`, exit: 1, err: `.`},
+		{az: `keyvault secret set --vault-name acc-secret -n not_a_name --value x`, exit: 1, err: `BadParameter`},
+		{az: `keyvault secret set --vault-name acc-no-such-vault -n x --value x`, exit: 1, err: `VaultNotFound`},
 
 		// Role-based: nothing before the role, everything with it.
 		{az: `keyvault secret set --vault-name acc-secret-rbac -n db --value hidden`, exit: 1, err: `Forbidden`},

@@ -9,7 +9,7 @@
 //   - an issuer belongs to one cluster, whichever server registers it;
 //   - issuers of the server itself, and Entra's, cannot be registered;
 //   - keys are pinned only by who may become any identity anyway (see
-//     [Clusters.mayPin]), and replaced only by who may assign roles on the
+//     [Clusters.trustedByAll]), and replaced only by who may assign roles on the
 //     cluster;
 //   - the kubeconfig is stored sealed and shown by the two credential actions
 //     alone.

@@ -201,6 +201,15 @@ func TestAProgramIsTakenWhenItIsAskedFor(t *testing.T) {
 	p := props(b)["podkey"].(map[string]any)
 	p["kubeconfig"] = strings.Replace(config, "token: "+secret, "exec: {apiVersion: client.authentication.k8s.io/v1, command: kubelogin}", 1)
 	p["allowExec"] = true
+	// An owner of the subscription cannot plant a program on the machines of
+	// those who are given the credential, with fetched keys either.
+	r.refused(403, "AuthorizationFailed", "owner", "PUT", clusterPath("shop"), b)
+	f := fetching(issuerURL)
+	fp := props(f)["podkey"].(map[string]any)
+	fp["kubeconfig"], fp["allowExec"] = p["kubeconfig"], true
+	r.refused(403, "AuthorizationFailed", "owner", "PUT", clusterPath("shop"), f)
+	delete(fp, "kubeconfig")
+	r.must(201, "owner", "PUT", clusterPath("other"), fetching("https://other.example/"))
 	r.must(201, "operator", "PUT", clusterPath("shop"), b)
 }
 

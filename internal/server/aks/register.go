@@ -261,29 +261,37 @@ func (c *Clusters) registrationOf(body *clusterBody, have *cluster, exists bool)
 // identities. New keys for an issuer that is pinned already are for who may
 // assign roles on the cluster: this is who could have its tokens issued by
 // the cluster itself.
+//
+// A kubeconfig with an exec plugin makes kubectl run a program on the machine
+// of whoever is given it: that too is only for who is trusted by all.
 func (c *Clusters) mayRegister(ctx context.Context, q *arm.Request, p *parsed, have *cluster) error {
 	if err := q.Authorize(ctx, actionGrant, q.ID); err != nil {
 		return err
 	}
+	if p.access != nil && p.access.Exec != nil {
+		if err := c.trustedByAll(ctx, q, "allowExec", "Who is given this kubeconfig runs the program that it names."); err != nil {
+			return err
+		}
+	}
 	if p.source == fetched || have.KeySource == pinned && have.Issuer == p.issuer {
 		return nil
 	}
-	return c.mayPin(ctx, q)
+	return c.trustedByAll(ctx, q, "pinKeys", "Who pins the keys of an issuer can become every identity that trusts it.")
 }
 
-// mayPin is the stronger demand of mayRegister.
-func (c *Clusters) mayPin(ctx context.Context, q *arm.Request) error {
+// trustedByAll is the stronger demand of mayRegister.
+func (c *Clusters) trustedByAll(ctx context.Context, q *arm.Request, operation, why string) error {
 	home, err := c.o.Home(ctx)
 	if err != nil {
 		return err
 	}
 	_, err = c.o.RBAC.Authorize(ctx, rbac.Request{
-		Principal: q.Principal, Plane: "management", Operation: actionCluster + "pinKeys", Action: actionGrant, Object: "/", TenantID: home,
+		Principal: q.Principal, Plane: "management", Operation: actionCluster + operation, Action: actionGrant, Object: "/", TenantID: home,
 	})
 	if fault.Is(err, fault.Forbidden) {
 		return fault.Wrap(err, fault.Forbidden, "AuthorizationFailed",
-			"Who pins the keys of an issuer can become every identity that trusts it. So this needs '%s' over scope '/' in the server's own tenant, which the client with object id '%s' does not have. Let an operator register the cluster, or register it with keySource Fetched.",
-			actionGrant, q.Principal.ObjectID)
+			"%s So this needs '%s' over scope '/' in the server's own tenant, which the client with object id '%s' does not have. Let an operator register the cluster, or register it with keySource Fetched and without a program.",
+			why, actionGrant, q.Principal.ObjectID)
 	}
 	return err
 }

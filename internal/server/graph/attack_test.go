@@ -120,6 +120,24 @@ func TestOwnersMayAndNoLonger(t *testing.T) {
 	r.want(403, "contributor", "PATCH", "applications/"+id, `{"displayName":"x"}`)
 }
 
+// TestADisabledPrincipalIsOutOfItsOwnersHands: what was switched off stays
+// off, whatever its owner does.
+func TestADisabledPrincipalIsOutOfItsOwnersHands(t *testing.T) {
+	r := newRig(t)
+	app := r.want(201, "contributor", "POST", "applications", `{"displayName":"suspect"}`)
+	sp := r.want(201, "contributor", "POST", "servicePrincipals", fmt.Sprintf(`{"appId":%q}`, app.text("appId"))).text("id")
+	r.want(204, "owner", "PATCH", "servicePrincipals/"+sp, `{"accountEnabled":false}`)
+	before := r.state()
+	r.want(403, "contributor", "PATCH", "servicePrincipals/"+sp, `{"accountEnabled":true}`)
+	r.want(403, "contributor", "DELETE", "servicePrincipals/"+sp, "")
+	r.want(403, "contributor", "POST", "servicePrincipals/"+sp+"/addPassword", `{}`)
+	if r.state() != before {
+		t.Error("something changed")
+	}
+	r.want(204, "owner", "PATCH", "servicePrincipals/"+sp, `{"accountEnabled":true}`)
+	r.want(204, "contributor", "DELETE", "servicePrincipals/"+sp, "")
+}
+
 // TestStealingAnApplication: the ways to get a credential of, or a hold on,
 // the application of somebody who may more.
 func TestStealingAnApplication(t *testing.T) {

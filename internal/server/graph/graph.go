@@ -142,7 +142,9 @@ func (c *call) authorize(rt *route) error {
 		Principal: c.caller, Plane: "graph", Action: rt.action, Object: c.object.path(), TenantID: c.tenant,
 		Members: rt.need == byMember,
 	}
-	if rt.need == byOwner {
+	// A principal that was switched off is out of its owners' hands: else they
+	// could switch it on again, or make it anew.
+	if disabled := c.object.sp != nil && !c.object.sp.Enabled; rt.need == byOwner && !disabled {
 		req.Owners = c.object.owners()
 	}
 	grant, err := c.RBAC.Authorize(c.ctx, req)
