@@ -24,7 +24,17 @@ type Env struct {
 
 	Now     time.Time     // utcNow()
 	NewGUID func() string // newGuid()
+
+	Work *Work // that expressions may use; as of [NewWork] if nil
 }
+
+// Work is how much the expressions of one or several deployments may still
+// do. It is not safe for concurrent use.
+type Work struct{ left int }
+
+// NewWork is the work that one request may cause, with all deployments that
+// are nested in it.
+func NewWork() *Work { return &Work{left: maxWork} }
 
 // Reference is a resource that an expression reads.
 type Reference struct {
@@ -64,7 +74,7 @@ type Deployment struct {
 	values    map[string]any // of parameters, by their declared names
 	variables map[string]any
 	busy      map[string]bool
-	work      int
+	work      *Work
 	resources []*Resource
 	names     names
 	secrets   map[string]bool
@@ -78,7 +88,10 @@ type Deployment struct {
 func (t *Template) Bind(parameters map[string]any, env Env, secrets []string) (*Deployment, error) {
 	d := &Deployment{
 		t: t, env: env, values: map[string]any{}, variables: map[string]any{}, busy: map[string]bool{}, secrets: map[string]bool{},
-		inherited: secrets,
+		inherited: secrets, work: env.Work,
+	}
+	if d.work == nil {
+		d.work = NewWork()
 	}
 	for _, s := range secrets {
 		d.secrets[s] = true

@@ -41,7 +41,7 @@ const (
 	maxOutputs    = 64
 	maxVariables  = 512
 	maxOutputSize = 1 << 20 // bytes of all outputs
-	maxWork       = 4 << 20 // units of work and room that the expressions of a deployment may use
+	maxWork       = 4 << 20 // units of work and room that the expressions of a request may use
 )
 
 // Error is a template that cannot be understood or evaluated.

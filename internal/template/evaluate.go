@@ -506,7 +506,7 @@ func (s *scope) count(v any, path string) (int, error) {
 
 // spend counts work, so that evaluation ends.
 func (d *Deployment) spend(n int) error {
-	if d.work += n; d.work > maxWork {
+	if d.work.left -= n; d.work.left < 0 {
 		return errors.New("the template's expressions build too many or too large values")
 	}
 	return nil

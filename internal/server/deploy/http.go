@@ -21,16 +21,17 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 	if err != nil {
 		return err
 	}
-	ctx := withNesting(r.Context())
+	ctx, stop := withNesting(r.Context())
+	defer stop()
 	p, err := h.ready(ctx, q, q.ID, req)
 	if err != nil {
 		return err
 	}
-	rec := h.newRecord(r, p)
+	rec, text := h.newRecord(r, p)
 	if rec.ID, err = displayed(ctx, q); err != nil {
 		return err
 	}
-	created, err := h.begin(ctx, q.ID, rec, encode(maskedTemplate(template.Storable(req.template, p.d.Secrets()))))
+	created, err := h.begin(ctx, q.ID, rec, text)
 	if err != nil {
 		return err
 	}
@@ -58,15 +59,18 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, q *arm.Request) er
 	return web.WriteJSON(w, status, out)
 }
 
-// newRecord is the record of a plan that is about to run.
-func (h *Handler) newRecord(r *http.Request, p *plan) record {
-	now := h.o.Now().UTC()
+// newRecord is the record of a plan that is about to run, and its template as
+// it may be kept. Whoever may read deployments sees the hash, and could try
+// guesses against it: it is of what may be kept, too.
+func (h *Handler) newRecord(r *http.Request, p *plan) (record, []byte) {
+	now, secrets := h.o.Now().UTC(), p.d.Secrets()
+	text := encode(maskedTemplate(template.Storable(p.req.template, secrets)))
 	rec := record{
 		ID: p.id.String(), Name: p.id.NameOf("deployments"), SubscriptionID: p.id.Subscription(), Group: p.id.Group(),
-		Location: p.req.location, Tags: p.req.tags, Mode: "Incremental", State: running,
+		Location: template.Redact(p.req.location, secrets), Tags: redactTags(p.req.tags, secrets), Mode: "Incremental", State: running,
 		Run: uuid.NewString(), Lease: now.Add(lease), Started: now, Ended: now,
 		CorrelationID: web.CallOf(r.Context()).CorrelationID,
-		TemplateHash:  hash(p.req.template), Parameters: p.d.Parameters(),
+		TemplateHash:  template.Hash(text), Parameters: p.d.Parameters(),
 	}
 	for _, res := range p.d.Resources() {
 		if res.Existing || res.Skipped {
@@ -80,7 +84,17 @@ func (h *Handler) newRecord(r *http.Request, p *plan) record {
 		}
 		rec.Resources = append(rec.Resources, item)
 	}
-	return rec
+	return rec, text
+}
+
+// redactTags are tags without secure texts, which a template around may have
+// put into them.
+func redactTags(tags map[string]string, secrets []string) map[string]string {
+	out := make(map[string]string, len(tags))
+	for k, v := range tags {
+		out[template.Redact(k, secrets)] = template.Redact(v, secrets)
+	}
+	return out
 }
 
 // displayed is the id of the deployment that a request makes, as answers spell
@@ -104,12 +118,14 @@ func (h *Handler) validate(w http.ResponseWriter, r *http.Request, q *arm.Reques
 		return err
 	}
 	id := q.ID.Parent()
-	p, err := h.ready(withNesting(r.Context()), q, id, req)
+	ctx, stop := withNesting(r.Context())
+	defer stop()
+	p, err := h.ready(ctx, q, id, req)
 	if err != nil {
 		return err
 	}
-	rec := h.newRecord(r, p)
-	if rec.ID, err = displayed(r.Context(), q); err != nil {
+	rec, _ := h.newRecord(r, p)
+	if rec.ID, err = displayed(ctx, q); err != nil {
 		return err
 	}
 	rec.end(rec.Started, nil)

@@ -30,7 +30,13 @@ type plan struct {
 type nesting struct {
 	depth   int
 	secrets []string // texts that are secure in a deployment around
-	left    *int     // how many resources may still be looked at; one count for the whole request
+	budget  *budget  // one for the whole request
+}
+
+// budget is what a request may still cost.
+type budget struct {
+	resources int            // to be looked at
+	work      *template.Work // of expressions
 }
 
 // mostResources bounds the resources of a request, with those of nested
@@ -38,21 +44,30 @@ type nesting struct {
 // of nested deployments could ask for millions.
 const mostResources = 20 * template.MaxResources
 
-// withNesting makes sure that there is a count.
-func withNesting(ctx context.Context) context.Context {
+// withNesting makes sure that there is a budget and a deadline: the nested
+// deployments of a request have those of the outermost.
+func withNesting(ctx context.Context) (context.Context, context.CancelFunc) {
 	n := nestingOf(ctx)
-	if n.left != nil {
-		return ctx
+	if n.budget != nil {
+		return ctx, func() {}
 	}
-	left := mostResources
-	n.left = &left
-	return context.WithValue(ctx, nestingKey{}, n)
+	n.budget = &budget{resources: mostResources, work: template.NewWork()}
+	return context.WithTimeout(context.WithValue(ctx, nestingKey{}, n), runTime)
+}
+
+// inTime tells whether there is time to go on: what lies between two checks
+// is bounded, but there may be many of it.
+func inTime(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fault.BadRequest("DeploymentTimedOut", "The deployment was not understood within %s: deploy its parts one by one.", runTime)
+	}
+	return ctx.Err()
 }
 
 // count takes the resources of a plan off the count.
 func count(ctx context.Context, p *plan) error {
-	left := nestingOf(ctx).left
-	if *left -= len(p.d.Resources()) + 1; *left < 0 {
+	b := nestingOf(ctx).budget
+	if b.resources -= len(p.d.Resources()) + 1; b.resources < 0 {
 		return fault.BadRequest("DeploymentTooLarge", "The deployment and those nested in it have too many resources.")
 	}
 	return nil
@@ -76,6 +91,9 @@ const versionRead = "2021-04-01"
 // is asked what would be deployed: those and others may be missing that are
 // yet to be made.
 func (h *Handler) plan(ctx context.Context, q *arm.Request, id arm.ID, req *request, secrets []string, groups map[string]map[string]any) (*plan, error) {
+	if err := inTime(ctx); err != nil {
+		return nil, err
+	}
 	if err := checkName(id.NameOf("deployments")); err != nil {
 		return nil, err
 	}
@@ -187,6 +205,7 @@ func (h *Handler) env(ctx context.Context, q *arm.Request, id arm.ID, req *reque
 		Environment: environment(q),
 		Now:         h.o.Now().UTC(),
 		NewGUID:     uuid.NewString,
+		Work:        nestingOf(ctx).budget.work,
 	}
 }
 
@@ -227,6 +246,9 @@ func (h *Handler) preflight(ctx context.Context, q *arm.Request, p *plan, depth 
 	for _, r := range p.d.Resources() {
 		if r.Existing || r.Skipped {
 			continue
+		}
+		if err := inTime(ctx); err != nil {
+			return nil, false, err
 		}
 		body, known, err := p.d.Preview(r)
 		if err != nil {
@@ -346,7 +368,3 @@ func (h *Handler) ready(ctx context.Context, q *arm.Request, id arm.ID, req *req
 	}
 	return nil, arm.WithDetails(fault.New(kind, "InvalidTemplateDeployment", "The template deployment '%s' is not valid: %s", id.NameOf("deployments"), strings.Join(said, " ")), problems)
 }
-
-// hash is a number that tells templates apart: Azure's form, though not its
-// number.
-func hash(t map[string]any) string { return template.Hash(encode(t)) }

@@ -67,8 +67,10 @@ func (h *Handler) deploy(ctx context.Context, q *arm.Request, p *plan, rec *reco
 	outer := nestingOf(ctx)
 	if outer.depth == 0 {
 		// Nobody gains by half a deployment because the client did not wait.
+		// The time that planning took counts.
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(context.WithoutCancel(ctx), runTime)
+		deadline, _ := ctx.Deadline()
+		ctx, stop = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer stop()
 		defer context.AfterFunc(h.life, stop)()
 	}
@@ -126,7 +128,7 @@ func (r *run) put(ctx context.Context, res *template.Resource, outer nesting) (s
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	ctx = context.WithValue(ctx, nestingKey{}, nesting{depth: outer.depth + 1, secrets: r.p.d.Secrets(), left: outer.left})
+	ctx = context.WithValue(ctx, nestingKey{}, nesting{depth: outer.depth + 1, secrets: r.p.d.Secrets(), budget: outer.budget})
 	r.reader.forget(res.ID)
 	a, err := r.q.Do(ctx, arm.Operation{Method: "PUT", ID: res.ID, APIVersion: res.APIVersion, Body: encode(body)})
 	if err != nil {

@@ -32,7 +32,9 @@ func (h *Handler) whatIf(w http.ResponseWriter, r *http.Request, q *arm.Request)
 	if err != nil {
 		return err
 	}
-	ctx, id := withNesting(r.Context()), q.ID.Parent()
+	ctx, stop := withNesting(r.Context())
+	defer stop()
+	id := q.ID.Parent()
 	p, err := h.ready(ctx, q, id, req)
 	if err != nil {
 		return err
@@ -65,6 +67,9 @@ func (f *forecast) plan(ctx context.Context, p *plan, depth int) error {
 		f.named[strings.ToLower(r.ID)] = true
 		if r.Existing || r.Skipped {
 			continue
+		}
+		if err := inTime(ctx); err != nil {
+			return err
 		}
 		body, known, err := f.body(p, r)
 		if err != nil {

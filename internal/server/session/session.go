@@ -13,6 +13,8 @@
 //     and what it gave ends when it is presented again;
 //   - the refresh tokens of a sign-in end together, as soon as one that was
 //     replaced is presented ([Sessions.Rotate]);
+//   - a person's sign-ins with refresh tokens are bounded in number: a new one
+//     ends the oldest;
 //   - records that have expired are refused at once, and removed in time.
 //
 // Whether the person still exists, and has the same password, is for the
@@ -70,6 +72,7 @@ type Sessions struct {
 	log *slog.Logger
 
 	families *store.Table[family]
+	ofUser   *store.Table[userFamilies]
 	codes    *store.Table[codeRecord]
 	devices  *store.Table[deviceRecord]
 	userCode *store.Table[userCodeRecord]
@@ -89,6 +92,7 @@ func New(s *store.Store, o Options) *Sessions {
 	return &Sessions{
 		s: s, now: o.Now, log: o.Log,
 		families: store.NewTable(s, "refreshfamily", store.TableOptions[family]{Mode: store.Sealed}),
+		ofUser:   store.NewTable(s, "userrefreshfamilies", store.TableOptions[userFamilies]{Mode: store.Sealed}),
 		codes:    store.NewTable(s, "authorizationcode", store.TableOptions[codeRecord]{Mode: store.Sealed}),
 		devices:  store.NewTable(s, "devicecode", store.TableOptions[deviceRecord]{Mode: store.Sealed}),
 		userCode: store.NewTable(s, "usercode", store.TableOptions[userCodeRecord]{Mode: store.Sealed}),

@@ -92,6 +92,22 @@ func TestRefreshTokensRotate(t *testing.T) {
 	}
 }
 
+// A right password in a loop does not fill the store: the oldest sign-ins end.
+func TestAttackEndlessSignIns(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	other := grant
+	other.UserID = "v"
+	theirs := must(g.Start(t.Context(), other))(t)
+	one, two := g.begin(), g.begin()
+	for range 49 {
+		g.begin()
+	}
+	g.refused(one, session.ErrUnknown)
+	g.rotate(two)
+	must(g.Rotate(t.Context(), theirs))(t)
+}
+
 // The first refresh after the sign-in replaces the first token for good.
 func TestFirstRefreshTokenIsSpentAtOnce(t *testing.T) {
 	t.Parallel()

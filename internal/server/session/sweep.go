@@ -34,6 +34,7 @@ func (s *Sessions) Run(ctx context.Context) error {
 func (s *Sessions) Sweep(ctx context.Context) error {
 	return errors.Join(
 		sweep(ctx, s, s.families, (*family).expires),
+		sweep(ctx, s, s.ofUser, (*userFamilies).expires),
 		sweep(ctx, s, s.codes, (*codeRecord).expires),
 		sweep(ctx, s, s.devices, (*deviceRecord).expires),
 		sweep(ctx, s, s.userCode, (*userCodeRecord).expires),

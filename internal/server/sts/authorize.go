@@ -216,7 +216,7 @@ func (s *service) authorizeForm(w http.ResponseWriter, r *http.Request, a *autho
 // askAgain shows the sign-in page again with what was wrong.
 func (s *service) askAgain(w http.ResponseWriter, e *Error, show func(status int, problem string) error) error {
 	switch e.Code {
-	case 50126:
+	case wrongPassword:
 		return show(http.StatusUnauthorized, "The user name or the password is wrong.")
 	case 50053:
 		w.Header().Set("Retry-After", strconv.Itoa(int(e.RetryAfter/time.Second)))
@@ -294,7 +294,7 @@ func (s *service) signInRefused(r *http.Request, c *directory.Client, err error)
 // askToSignIn shows the sign-in page.
 func (s *service) askToSignIn(w http.ResponseWriter, r *http.Request, a *authorization, status int, userName, problem string) error {
 	return s.showSignIn(w, r, status, &page{
-		Problem: problem, Client: a.client.DisplayName, UserName: userName, Action: here(r), formTo: a.origin,
+		Problem: problem, Client: a.client.DisplayName, Resource: agreedResource(r, a.scope), UserName: userName, Action: here(r), formTo: a.origin,
 	}, again(r))
 }
 
@@ -315,7 +315,7 @@ func (s *service) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 // askToContinue shows who is signed in and what asks.
 func (s *service) askToContinue(w http.ResponseWriter, r *http.Request, a *authorization, p *person) error {
 	return s.show(w, r, http.StatusOK, "confirm.html", &page{
-		Title: "Continue?", Client: a.client.DisplayName, UserName: p.user.UserPrincipalName, DisplayName: p.user.DisplayName,
+		Title: "Continue?", Client: a.client.DisplayName, Resource: agreedResource(r, a.scope), UserName: p.user.UserPrincipalName, DisplayName: p.user.DisplayName,
 		Action: here(r), CSRF: s.csrf(w, r), formTo: a.origin,
 	})
 }

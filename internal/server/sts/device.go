@@ -78,7 +78,7 @@ func (s *service) devicecode(version int) web.HandlerFunc {
 		if _, err := parseUserScope(scope); err != nil {
 			return err
 		}
-		if err := s.limits.begin(call.RemoteAddr, s.now()); err != nil {
+		if err := s.limits.devices.begin(call.RemoteAddr, s.now()); err != nil {
 			return err
 		}
 		code, userCode, err := s.Sessions.NewDevice(r.Context(), session.Device{
@@ -248,7 +248,7 @@ func (s *service) askDeviceToSignIn(w http.ResponseWriter, r *http.Request, d *d
 
 func (s *service) askDeviceToContinue(w http.ResponseWriter, r *http.Request, d *deviceSignIn, p *person) error {
 	return s.show(w, r, http.StatusOK, "confirm.html", &page{
-		Title: "Sign in to another device?", Client: d.client.DisplayName,
+		Title: "Sign in to another device?", Client: d.client.DisplayName, Resource: agreedResource(r, d.device.Scope),
 		UserName: p.user.UserPrincipalName, DisplayName: p.user.DisplayName,
 		Action: r.URL.EscapedPath(), CSRF: s.csrf(w, r), UserCode: d.code,
 		Device: &devicePage{Code: d.code, Remote: d.device.Remote, Time: clock(d.device.Created)},

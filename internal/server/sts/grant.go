@@ -122,8 +122,32 @@ func (x *exchange) scopeOfPerson() (userScope, error) {
 	if u.resource == "" {
 		u.resource = x.call.Names.Graph // as in Entra: scopes about the person are Graph's
 	}
+	if err := x.agreed(u); err != nil {
+		return u, err
+	}
 	x.scope = text
 	return u, nil
+}
+
+// agreed checks that a request which presents what the person agreed to
+// earlier asks for no more than that: the page named one resource. First-party
+// clients are exempt, which every tenant trusts with every resource: az signs
+// in for one and goes on to the others.
+func (x *exchange) agreed(u userScope) error {
+	if firstParty(x.client.AppID) != "" || x.form["grant_type"] == grantPassword {
+		return nil
+	}
+	was, err := parseUserScope(x.person.grant.Scope)
+	if err != nil {
+		return err
+	}
+	if was.resource == "" {
+		was.resource = x.call.Names.Graph
+	}
+	if !x.sameResource(u.resource, was.resource) || u.offline && !was.offline {
+		return errNotAgreed(&x.client).because("agreed to %s", echo(x.person.grant.Scope))
+	}
+	return nil
 }
 
 // v1Scope is the scope that a request of version 1 stands for.
@@ -158,9 +182,8 @@ func (x *exchange) startFamily(offline bool) (string, error) {
 	return x.Sessions.Start(x.ctx, x.person.grant)
 }
 
-// refreshOwner is whose refresh token the request has. It is good for every
-// resource and, at any tenant's endpoint, for the tenant of its owner: az
-// keeps one for all.
+// refreshOwner is whose refresh token the request has. It is good, at any
+// tenant's endpoint, for the tenant of its owner: az keeps one for all.
 func (x *exchange) refreshOwner() (*person, error) {
 	g, err := x.Sessions.Refresh(x.ctx, x.form["refresh_token"])
 	if err != nil {

@@ -23,8 +23,21 @@ type limits struct {
 	user    buckets // wrong passwords of one user name from anywhere
 	address buckets // wrong passwords from one address: spraying
 	code    buckets // wrong user codes from one address
-	device  buckets // device codes and outside sign-ins begun from one address
-	devices buckets // the same from anywhere
+	devices begun   // device codes
+	outside begun   // sign-ins at the outside provider: those who exhaust one kind leave the other to people
+}
+
+// begun bounds what anybody may begin and the store remembers.
+type begun struct {
+	address buckets // from one address
+	all     buckets // from anywhere
+}
+
+func newBegun() begun {
+	return begun{
+		address: buckets{size: 60, every: time.Second},
+		all:     buckets{size: 600, every: 100 * time.Millisecond},
+	}
 }
 
 func newLimits() *limits {
@@ -33,8 +46,8 @@ func newLimits() *limits {
 		user:    buckets{size: 40, every: 10 * time.Second},
 		address: buckets{size: 60, every: 3 * time.Second},
 		code:    buckets{size: 10, every: 6 * time.Second},
-		device:  buckets{size: 60, every: time.Second},
-		devices: buckets{size: 600, every: 100 * time.Millisecond},
+		devices: newBegun(),
+		outside: newBegun(),
 	}
 }
 
@@ -130,14 +143,14 @@ func (l *limits) guess(user, remote string, now time.Time) (right func(), err er
 	return func() { undo(len(counts)) }, nil
 }
 
-// begin counts something that anybody may begin and that the store remembers.
-func (l *limits) begin(remote string, now time.Time) error {
+// begin counts one.
+func (b *begun) begin(remote string, now time.Time) error {
 	from := network(remote)
-	if wait, ok := l.device.take(from, now); !ok {
+	if wait, ok := b.address.take(from, now); !ok {
 		return errThrottled(wait)
 	}
-	if wait, ok := l.devices.take("", now); !ok {
-		l.device.giveBack(from, now)
+	if wait, ok := b.all.take("", now); !ok {
+		b.address.giveBack(from, now)
 		return errThrottled(wait)
 	}
 	return nil

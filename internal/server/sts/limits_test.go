@@ -84,6 +84,26 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	}
 }
 
+// Who exhausts the device codes of all does not shut people out of the outside
+// provider.
+func TestAttackBegunKindsAreApart(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	l := newLimits()
+	n := 0
+	for ; n < 1000; n++ {
+		if l.devices.begin(fmt.Sprintf("198.51.%d.%d", n/250, n%250), now) != nil {
+			break
+		}
+	}
+	if n != 600 {
+		t.Errorf("%d device codes", n)
+	}
+	if err := l.outside.begin("192.0.2.1", now); err != nil {
+		t.Errorf("an outside sign-in: %v", err)
+	}
+}
+
 func TestNetwork(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]string{

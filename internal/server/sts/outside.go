@@ -10,12 +10,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/google/uuid"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/podkey/podkey/internal/server/directory"
 	"github.com/podkey/podkey/internal/server/session"
@@ -45,8 +47,8 @@ type OIDCProvider struct {
 	Domains      []string     // lower-case domains of addresses that are accepted; all if empty
 	Client       *http.Client // reaches the provider; must have a timeout
 
-	mu       sync.Mutex
-	provider *oidc.Provider // once its document has been read
+	provider atomic.Pointer[oidc.Provider] // once its document has been read
+	reading  singleflight.Group
 }
 
 func (o *OIDCProvider) name() string {
@@ -97,19 +99,23 @@ func (o *OIDCProvider) client() *http.Client {
 	return &c
 }
 
-// discover reads the provider's document, once. A failure is not remembered.
+// discover reads the provider's document, once. Those who come meanwhile share
+// the answer, so that a provider that hangs holds all of them up as long as
+// one. A failure is not remembered.
 func (o *OIDCProvider) discover(ctx context.Context) (*oidc.Provider, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.provider == nil {
+	if p := o.provider.Load(); p != nil {
+		return p, nil
+	}
+	_, err, _ := o.reading.Do("", func() (any, error) {
 		// The provider keeps the context, for its keys: it must outlive the request.
 		p, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), o.client()), o.Issuer)
 		if err != nil {
 			return nil, fmt.Errorf("read the identity provider's document: %w", err)
 		}
-		o.provider = p
-	}
-	return o.provider, nil
+		o.provider.Store(p)
+		return nil, nil
+	})
+	return o.provider.Load(), err
 }
 
 // config is the OAuth client. The redirect URI is always under our own name:
@@ -154,7 +160,7 @@ func (s *service) beginOutside(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, s.Own.Login+outsidePath+"?"+url.Values{"return": {next}}.Encode(), http.StatusSeeOther)
 		return nil
 	}
-	if err := s.limits.begin(call.RemoteAddr, s.now()); err != nil {
+	if err := s.limits.outside.begin(call.RemoteAddr, s.now()); err != nil {
 		return err
 	}
 	provider, err := o.discover(r.Context())
@@ -262,6 +268,10 @@ func (s *service) outsideClaims(ctx context.Context, flow *session.Flow, code st
 // outsidePerson finds the user whom the provider has vouched for.
 func (s *service) outsidePerson(ctx context.Context, c outsideClaims) (*person, error) {
 	refused := func(format string, args ...any) error { return errOutsideUser().because(format, args...) }
+	if strings.ContainsFunc(c.Email, func(r rune) bool { return r > unicode.MaxASCII }) {
+		// Folding would make a letter of another script one of ours: another's name.
+		return nil, refused("the e-mail address %s has characters that are not ASCII", echo(c.Email))
+	}
 	email := strings.ToLower(c.Email)
 	_, domain, ok := strings.Cut(email, "@")
 	switch {

@@ -192,6 +192,9 @@ func TestAttackOutside(t *testing.T) {
 	if _, err := g.dir.CreateUser(t.Context(), directory.User{TenantID: tenantID, UserPrincipalName: "off@contoso.example"}, password); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := g.dir.CreateUser(t.Context(), directory.User{TenantID: tenantID, UserPrincipalName: "kim@contoso.example"}, password); err != nil {
+		t.Fatal(err)
+	}
 	off, _, err := g.dir.User(t.Context(), tenantID, "off@contoso.example")
 	if err != nil {
 		t.Fatal(err)
@@ -211,6 +214,7 @@ func TestAttackOutside(t *testing.T) {
 		"object id as an address": {map[string]any{"email": g.user.ObjectID}, 403},
 		"disabled":                {map[string]any{"email": "off@contoso.example"}, 403},
 		"domain not allowed":      {map[string]any{"email": "ada@elsewhere.example"}, 403},
+		"a Kelvin sign":           {map[string]any{"email": "\u212aim@contoso.example"}, 403},
 		"two at signs":            {map[string]any{"email": "ada@contoso.example@contoso.example"}, 403},
 		"another nonce":           {map[string]any{"nonce": "x"}, 502},
 		"no nonce":                {map[string]any{"nonce": nil}, 502},

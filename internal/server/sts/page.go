@@ -44,6 +44,7 @@ type page struct {
 	Typed    string // user code to begin with
 
 	Client      string // that asks, by name
+	Resource    string // that it asks for
 	UserName    string
 	DisplayName string
 	Passwords   bool

@@ -76,6 +76,17 @@ func (x *exchange) resource(name string) (resource, error) {
 	return resource{audience: name, version: 1}, nil
 }
 
+// sameResource reports whether two names are of one resource. Only those that
+// every tenant has may be spelled in several ways.
+func (x *exchange) sameResource(a, b string) bool {
+	if a == b {
+		return true
+	}
+	bare := func(name string) string { return strings.TrimSuffix(strings.ToLower(name), "/") }
+	_, known := x.resources[bare(a)]
+	return bare(a) == bare(b) && (known || x.isOrigin(bare(a), x.call.Names))
+}
+
 func (x *exchange) isOrigin(name string, n *web.Names) bool {
 	return name == strings.ToLower(n.Management) || name == strings.ToLower(n.Graph)
 }

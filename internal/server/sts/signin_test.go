@@ -298,6 +298,86 @@ func TestAttackRefreshTokenOfAnother(t *testing.T) {
 	g.accept(g.tokenAt(ownHost, tenantID, byRefresh(token, armScope))) // none of it did any harm
 }
 
+// The ids of first-party clients are known to all: who has nothing else must
+// not fill the disk.
+func TestAttackAuditOfNobody(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	token := g.signIn().text("refresh_token")
+	before := g.audit.String()
+	with := func(f url.Values, name, value string) url.Values { f.Set(name, value); return f }
+	for _, f := range []url.Values{
+		byRefresh("x", armScope), byCode("x"), byDevice("x"), with(byRefresh("x", armScope), "grant_type", "nonsense"),
+		with(byPassword(userName, ""), "scope", "nonsense"), with(byPassword(userName, password), "client_secret", "x"),
+		{"client_id": {azCLI}, "grant_type": {"client_credentials"}, "scope": {armScope}, "client_secret": {"x"}},
+	} {
+		if a := g.tokenAt(ownHost, tenantID, f); a.Code < 400 || a.Code > 499 {
+			t.Errorf("%v: %s", f, a.Body)
+		}
+	}
+	if after := g.audit.String(); after != before {
+		t.Errorf("written down: %s", strings.TrimPrefix(after, before))
+	}
+	// What a person's own token was refused for is.
+	g.refuse(g.tokenAt(ownHost, tenantID, byRefresh(token, "api://nothing/.default")), 400, "invalid_resource", 500011)
+	if line := g.lastAudit(); line["decision"] != "deny" || line["oid"] != g.user.ObjectID {
+		t.Errorf("audit %v", line)
+	}
+}
+
+// What a person agreed to for one resource is good for no other, unless the
+// client is first-party.
+func TestAttackConsentSwap(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	app, err := g.dir.CreateApplication(t.Context(), directory.Application{TenantID: tenantID, DisplayName: "Phone", PublicClient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const graph = "https://graph.microsoft.com/.default"
+	ask := func(f url.Values, scope string) *answer {
+		f.Set("client_id", app.AppID)
+		f.Set("scope", scope)
+		return g.tokenAt(ownHost, tenantID, f)
+	}
+	authorize := func(scope string) string {
+		return strings.Replace(authorizeQuery("client_id", app.AppID, "scope", scope), "organizations", tenantID, 1)
+	}
+	b := g.browser(ownHost)
+	agree := func(scope string) string {
+		t.Helper()
+		p := b.get(authorize(scope)).has(200, "Phone")
+		return p.submit("action", "continue").redirected("http://localhost:41234/").Get("code")
+	}
+	b.get(authorize(graph)).has(200, "<strong>https://graph.microsoft.com</strong>").submit("username", userName, "password", password, "action", "signin")
+	b.get(authorize(graph)).has(200, "Continue?").has(200, "<strong>https://graph.microsoft.com</strong>")
+
+	code := agree(graph)
+	for _, more := range []string{vaultScope, armScope, graph + " offline_access"} {
+		g.refuse(ask(byCode(code), more), 400, "invalid_grant", 65001)
+	}
+	if a := ask(byCode(code), "https://graph.microsoft.com//.default openid"); g.accept(a).Audience != "https://graph.microsoft.com/" || a.text("refresh_token") != "" {
+		t.Errorf("%s", a.Body)
+	}
+	a := ask(byCode(agree(graph+" offline_access")), "")
+	g.accept(a)
+	g.refuse(ask(byRefresh("", ""), graph), 400, "invalid_request", 900144)
+	g.refuse(ask(byRefresh(a.text("refresh_token"), ""), vaultScope), 400, "invalid_grant", 65001)
+	if line := g.lastAudit(); line["decision"] != "deny" || line["oid"] != g.user.ObjectID {
+		t.Errorf("audit %v", line)
+	}
+	g.accept(ask(byRefresh(a.text("refresh_token"), ""), graph))
+	g.refuse(ask(byCode(agree("openid")), vaultScope), 400, "invalid_grant", 65001) // that is Graph's
+
+	// A device.
+	d := g.do(post(ownHost, "/"+tenantID+"/oauth2/v2.0/devicecode", url.Values{"client_id": {app.AppID}, "scope": {graph}}.Encode()))
+	p := b.get("/devicelogin").submit("action", "code", "user_code", d.text("user_code")).has(200, "<strong>https://graph.microsoft.com</strong>")
+	p.submit("action", "continue").has(200, "You have signed in")
+	g.refuse(ask(byDevice(d.text("device_code")), vaultScope), 400, "invalid_grant", 65001)
+	g.refuse(ask(byDevice(d.text("device_code")), graph+" offline_access"), 400, "invalid_grant", 65001)
+	g.accept(ask(byDevice(d.text("device_code")), graph))
+}
+
 // An id token is signed with the same keys, and opens nothing all the same.
 func TestAttackIDTokenAsAccessToken(t *testing.T) {
 	t.Parallel()

@@ -10,10 +10,13 @@ import (
 
 // The refusals of people's sign-in, with Entra's numbers.
 
+// wrongPassword is the number of [errCredentials].
+const wrongPassword = 50126
+
 // errCredentials says nothing about which of the two was wrong, nor whether
 // there is such a user.
 func errCredentials() *Error {
-	return badRequest(50126, invalidGrant, "Error validating credentials due to invalid username or password.")
+	return badRequest(wrongPassword, invalidGrant, "Error validating credentials due to invalid username or password.")
 }
 
 // errTooManyGuesses is the same for users that exist and others. It is quiet:
@@ -56,6 +59,11 @@ func errRevoked() *Error {
 
 func errOtherTenant(user string, t *directory.Tenant) *Error {
 	return badRequest(50020, invalidGrant, "User account '%s' does not exist in tenant '%s' and cannot access the application in that tenant.", echo(user), tenantName(t))
+}
+
+// errNotAgreed is the refusal of more than the person has agreed to.
+func errNotAgreed(c *directory.Client) *Error {
+	return badRequest(65001, invalidGrant, "The user or administrator has not consented to use the application with ID '%s' named '%s'. Send an interactive authorization request for this user and resource.", c.AppID, echo(c.DisplayName))
 }
 
 func errOtherClient() *Error {

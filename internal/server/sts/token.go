@@ -209,9 +209,8 @@ func (x *exchange) authenticate(c credential) (proof, error) {
 	return x.byAssertion(c.assertion)
 }
 
-// refused writes down a refusal before it is answered. Requests that name no
-// client of a tenant decide about nobody: they get no audit line, which anyone
-// could fill the disk with. Failures of our own pass through.
+// refused writes down a refusal before it is answered, if it decides about
+// somebody. Failures of our own pass through.
 func (x *exchange) refused(err error) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -245,7 +244,7 @@ func (x *exchange) refused(err error) error {
 	x.Log.LogAttrs(x.ctx, level, "token refused: "+reason, attrs...)
 	x.call.Logged()
 
-	if x.client.AppID == "" || e.Quiet {
+	if e.Quiet || !x.aboutSomebody(e) {
 		return err
 	}
 	principal := audit.Principal{AppID: echo(x.clientID), TenantID: x.realm.ID, Name: x.client.DisplayName}
@@ -259,6 +258,21 @@ func (x *exchange) refused(err error) error {
 		return errors.Join(auditErr, errors.New(reason))
 	}
 	return err
+}
+
+// aboutSomebody reports whether a refusal decides about a client or a person.
+// Others get no audit line: anyone could fill the disk with them. The ids of
+// first-party clients are known to all, so naming one is naming nobody. A
+// password that was looked at is written down also if there is no such user,
+// so that the work is the same; how many are looked at is limited.
+func (x *exchange) aboutSomebody(e *Error) bool {
+	switch {
+	case x.client.AppID == "":
+		return false
+	case firstParty(x.client.AppID) != "":
+		return x.person != nil || e.Code == wrongPassword
+	}
+	return true
 }
 
 // principal is the client once it has proved itself, or the person that it

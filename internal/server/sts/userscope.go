@@ -1,6 +1,11 @@
 package sts
 
-import "strings"
+import (
+	"net/http"
+	"strings"
+
+	"github.com/podkey/podkey/internal/web"
+)
 
 // userScope is what a person's client asks for.
 type userScope struct {
@@ -44,6 +49,16 @@ func parseUserScope(scope string) (userScope, error) {
 		return userScope{}, errScopeMalformed(scope)
 	}
 	return u, nil
+}
+
+// agreedResource is the resource of a scope that has been checked, for the
+// person to see.
+func agreedResource(r *http.Request, scope string) string {
+	u, _ := parseUserScope(scope)
+	if u.resource == "" {
+		return web.CallOf(r.Context()).Names.Graph
+	}
+	return u.resource
 }
 
 // delegated is the one permission that a client can have from a person: to
