@@ -92,3 +92,27 @@ func WriteJSONBytes(w http.ResponseWriter, status int, body []byte) error {
 // contentTypeJSON is shared by all answers: header values are never changed
 // in place.
 var contentTypeJSON = []string{"application/json; charset=utf-8"}
+
+// Unset reports whether a decoded JSON value is what clients write for a
+// property that they do not mean to set: null, false, an empty text, an empty
+// list, or an object of nothing else.
+func Unset(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		for _, m := range v {
+			if !Unset(m) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/podkey/podkey/internal/fault"
+	"github.com/podkey/podkey/internal/web"
 )
 
 // handled are the members of a PUT that are dealt with elsewhere, or that the
@@ -45,7 +46,7 @@ func onlySupported(tree map[string]any, next *cluster) error {
 // something and is not as in have; "" if there is none. Members that are
 // empty or false, and absent in have, ask for nothing: clients fill them in.
 func difference(have, want any, path string) string {
-	if have == nil && (asksNothing(want) || filledIn[path] == want) || want == nil {
+	if have == nil && (web.Unset(want) || filledIn[path] == want) || want == nil {
 		return ""
 	}
 	switch w := want.(type) {
@@ -85,25 +86,3 @@ func difference(have, want any, path string) string {
 
 // filledIn are values that az writes where a cluster shows none.
 var filledIn = map[string]any{"properties.networkProfile.outboundType": "loadBalancer"}
-
-// asksNothing reports whether a value is what a client writes for "unset".
-func asksNothing(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case string:
-		return v == ""
-	case []any:
-		return len(v) == 0
-	case map[string]any:
-		for _, m := range v {
-			if !asksNothing(m) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
-}

@@ -164,31 +164,10 @@ func empty(name string, raw json.RawMessage) error {
 	if err := into(&v)(name, raw); err != nil {
 		return err
 	}
-	if !saysNothing(v) {
+	if !web.Unset(v) {
 		return badRequest("Property '%s' is not supported by this directory: leave it empty.", clip(name))
 	}
 	return nil
-}
-
-func saysNothing(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case string:
-		return v == ""
-	case []any:
-		return len(v) == 0
-	case map[string]any:
-		for _, x := range v {
-			if !saysNothing(x) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
 }
 
 func passwordsElsewhere(name string, raw json.RawMessage) error {
