@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 func dateFunctions() map[string]builtin {
@@ -151,7 +152,10 @@ func formatTime(t time.Time, layout string) (any, error) {
 	var b strings.Builder
 	for rest := layout; rest != ""; {
 		c := rest[0]
-		n := len(rest) - len(strings.TrimLeft(rest, string(c)))
+		n := 1
+		for n < len(rest) && rest[n] == c {
+			n++
+		}
 		switch {
 		case c == '\'' || c == '"':
 			end := strings.IndexByte(rest[1:], c)
@@ -162,8 +166,9 @@ func formatTime(t time.Time, layout string) (any, error) {
 			rest = rest[end+2:]
 			continue
 		case c == '\\' && len(rest) > 1:
-			b.WriteByte(rest[1])
-			rest = rest[2:]
+			_, size := utf8.DecodeRuneInString(rest[1:])
+			b.WriteString(rest[1 : 1+size])
+			rest = rest[1+size:]
 			continue
 		case c == '%':
 			rest = rest[1:]

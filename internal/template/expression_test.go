@@ -59,7 +59,7 @@ func TestExpressions(t *testing.T) {
 		{`[dataUri('Hello')]`, `"data:text/plain;charset=utf8;base64,SGVsbG8="`}, {`[dataUriToString('data:;base64,SGVsbG8=')]`, `"Hello"`},
 		{`[uri('http://contoso.org/firstpath/x', 'myscript.sh')]`, `"http://contoso.org/firstpath/myscript.sh"`},
 		{`[uriComponent('http://a/b c')]`, `"http%3A%2F%2Fa%2Fb%20c"`}, {`[uriComponentToString('a%2Fb')]`, `"a/b"`},
-		{`[dateTimeAdd('2020-04-07T14:53:14Z', 'P3Y')]`, `"2023-04-07T14:53:14Z"`}, {`[dateTimeAdd('2020-04-07 14:53:14Z', '-PT1H30M', 'yyyy/M/d h:mm tt')]`, `"2020/4/7 1:23 PM"`},
+		{`[dateTimeAdd('2020-04-07T14:53:14Z', 'P3Y')]`, `"2023-04-07T14:53:14Z"`}, {`[dateTimeAdd('2020-04-07 14:53:14Z', '-PT1H30M', 'yyyy/M/d h:mm tt')]`, `"2020/4/7 1:23 PM"`}, {`[dateTimeAdd('2020-04-07', 'P1D', 'yyyy年M月d日 \年é')]`, `"2020年4月8日 年é"`},
 		{`[dateTimeToEpoch('1970-01-02T00:00:00Z')]`, `86400`}, {`[dateTimeFromEpoch(86400)]`, `"1970-01-02T00:00:00Z"`},
 		{`[parameters('now')]`, `"2026-11-22 14:05:06"`},
 		{`[my.hail('you')]`, `"hail you"`},
