@@ -2,7 +2,14 @@ package arm
 
 import (
 	"net/http"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/podkey/podkey/internal/server/rbac"
 	"github.com/podkey/podkey/internal/web"
@@ -24,4 +31,47 @@ func TestWire(t *testing.T) {
 			"otherTenant": otherTenant, "secretsUser": rbac.KeyVaultSecretsUser,
 		}
 	})
+}
+
+// TestWireCoversEveryRoute finds, for each route of the plane, a written
+// exchange that uses it.
+func TestWireCoversEveryRoute(t *testing.T) {
+	r := newRig(t)
+	files, err := filepath.Glob("testdata/wire/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type used struct {
+		name, method string
+		collection   bool
+	}
+	var seen []used
+	placeholder := regexp.MustCompile(`{{\w+}}`)
+	for _, file := range files {
+		ar, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range ar.Files {
+			line, _, _ := strings.Cut(string(part.Data), "\n")
+			method, target, ok := strings.Cut(line, " ")
+			if part.Name != "request" || !ok || strings.HasPrefix(target, "{{") {
+				continue
+			}
+			u, err := url.Parse(placeholder.ReplaceAllString(target, homeSub))
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, err := ParseID(u.Path)
+			if err != nil || r.h.reg.find(id) == nil {
+				continue
+			}
+			seen = append(seen, used{r.h.reg.find(id).Name, method, !id.Item()})
+		}
+	}
+	for _, p := range r.h.Permissions() {
+		if !slices.Contains(seen, used{p.Type, p.Method, p.Collection}) {
+			t.Errorf("no exchange in testdata/wire uses %s %s (collection: %v)", p.Method, p.Type, p.Collection)
+		}
+	}
 }

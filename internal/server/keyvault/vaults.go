@@ -29,7 +29,8 @@ type Spec struct {
 
 // Put makes a vault, or updates the one with the same id: what the request
 // does not name keeps its value, but tags are replaced. With CreateMode
-// "recover" it recovers a deleted vault of the same id and then updates it.
+// "recover" it recovers a deleted vault of the same id and then updates it;
+// tags that are not named are then kept, since az keyvault recover names none.
 // Faults: a name that is not valid (Invalid, VaultNameNotValid), in use
 // elsewhere (Clash, VaultAlreadyExists) or held by a deleted vault (Clash,
 // ConflictError); values that are not valid or may not change (Invalid).
@@ -58,7 +59,9 @@ func (v *Vaults) Put(ctx context.Context, s Spec) (_ Vault, created bool, err er
 		if err := put.apply(&s.Properties, created); err != nil {
 			return err
 		}
-		put.Tags = maps.Clone(s.Tags)
+		if s.Tags != nil || !s.recovers() {
+			put.Tags = maps.Clone(s.Tags)
+		}
 		put.Updated, put.UpdatedBy = v.now().UTC(), s.By
 		return v.vaults.Put(tx, strings.ToLower(s.Name), put)
 	})
