@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/podkey/podkey/test/serve"
 )
 
 // TestCommandLine runs the scripts of testdata/script with the real programs.
@@ -22,22 +24,22 @@ func TestCommandLine(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("PODKEY_DATA", filepath.Join(e.WorkDir, "data"))
 			e.Setenv("LISTEN", "127.0.0.1:0")
-			e.Values[serverKey{}] = new(*process)
+			e.Values[serverKey{}] = new(*serve.Server)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": func(ts *testscript.TestScript, neg bool, args []string) {
-				p, err := launch(program(t, "podkey"), ts.MkAbs("data"), ts.Getenv("LISTEN"), args...)
+				p, err := serve.Start(program(t, "podkey"), ts.MkAbs("data"), ts.Getenv("LISTEN"), nil, args...)
 				ts.Check(err)
-				ts.Setenv("LISTEN", p.op.Listen)
-				*ts.Value(serverKey{}).(**process) = p
-				ts.Defer(func() { p.stop(syscall.SIGTERM) })
+				ts.Setenv("LISTEN", p.Operator.Listen)
+				*ts.Value(serverKey{}).(**serve.Server) = p
+				ts.Defer(func() { p.Stop(syscall.SIGTERM) })
 			},
 			"hangup": func(ts *testscript.TestScript, neg bool, args []string) {
-				ts.Check((*ts.Value(serverKey{}).(**process)).cmd.Process.Signal(syscall.SIGHUP))
+				ts.Check((*ts.Value(serverKey{}).(**serve.Server)).Signal(syscall.SIGHUP))
 			},
 			"stop": func(ts *testscript.TestScript, neg bool, args []string) {
-				(*ts.Value(serverKey{}).(**process)).stop(syscall.SIGTERM)
+				(*ts.Value(serverKey{}).(**serve.Server)).Stop(syscall.SIGTERM)
 			},
 		},
 	})

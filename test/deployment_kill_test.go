@@ -74,12 +74,12 @@ func TestKillDuringDeployment(t *testing.T) {
 	}
 	dir := t.TempDir()
 	p := startProcess(t, dir, "127.0.0.1:0")
-	group := "/subscriptions/" + p.op.SubscriptionID + "/resourceGroups/killed"
+	group := "/subscriptions/" + p.Operator.SubscriptionID + "/resourceGroups/killed"
 	if err := open(t, dir).Manage(t.Context(), http.MethodPut, group+"?api-version=2021-04-01", map[string]string{"location": "westeurope"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	const secretsUser = "/providers/Microsoft.Authorization/roleDefinitions/4633458b-17de-408a-b874-0445c86b69e6"
-	if err := open(t, dir).AssignRole(t.Context(), group, secretsUser, p.op.ObjectID, "ServicePrincipal"); err != nil {
+	if err := open(t, dir).AssignRole(t.Context(), group, secretsUser, p.Operator.ObjectID, "ServicePrincipal"); err != nil {
 		t.Fatal(err)
 	}
 	cut := 0
@@ -98,9 +98,9 @@ func TestKillDuringDeployment(t *testing.T) {
 		})
 		// The moment of the kill is the point of the test; nothing waits on it.
 		<-time.After(time.Duration(mathrand.IntN(250)) * time.Millisecond)
-		p.stop(syscall.SIGKILL)
+		p.Stop(syscall.SIGKILL)
 		wg.Wait()
-		p = startProcess(t, dir, p.op.Listen)
+		p = startProcess(t, dir, p.Operator.Listen)
 
 		c = open(t, dir)
 		if state, text := deploymentState(t, c, path); state != "" {
@@ -143,7 +143,7 @@ func TestKillDuringDeployment(t *testing.T) {
 		}
 	}
 	t.Logf("%d deployments, %d of them cut off", rounds, cut)
-	p.stop(syscall.SIGTERM)
+	p.Stop(syscall.SIGTERM)
 }
 
 func deploymentState(t *testing.T, c *client.Client, path string) (state, text string) {

@@ -71,10 +71,10 @@ func TestKillDuringWrites(t *testing.T) {
 		<-flowing
 		// The moment of the kill is the point of the test; nothing waits on it.
 		<-time.After(time.Duration(5+mathrand.IntN(150)) * time.Millisecond)
-		p.stop(syscall.SIGKILL)
+		p.Stop(syscall.SIGKILL)
 		cancel()
 		wg.Wait()
-		p = startProcess(t, dir, p.op.Listen)
+		p = startProcess(t, dir, p.Operator.Listen)
 		w.check(t, open(t, dir), round)
 	}
 	total := 0
@@ -85,7 +85,7 @@ func TestKillDuringWrites(t *testing.T) {
 		t.Errorf("only %d writes were acknowledged in %d rounds: the test tested little", total, rounds)
 	}
 	t.Logf("%d rounds, %d acknowledged versions, all there", rounds, total)
-	p.stop(syscall.SIGTERM)
+	p.Stop(syscall.SIGTERM)
 	noSecretsInTheClear(t, dir)
 }
 

@@ -24,7 +24,7 @@ func TestTwoServersOnOneEtcd(t *testing.T) {
 	dirs := []string{t.TempDir(), t.TempDir()}
 	a := startProcess(t, dirs[0], "127.0.0.1:0", args...)
 	b := startProcess(t, dirs[1], "127.0.0.1:0", args...)
-	if a.op.TenantID != b.op.TenantID || a.op.SubscriptionID != b.op.SubscriptionID {
+	if a.Operator.TenantID != b.Operator.TenantID || a.Operator.SubscriptionID != b.Operator.SubscriptionID {
 		t.Fatal("the servers made two tenants")
 	}
 	apply(t, dirs[0], strings.Replace(durable, "durable", "shared", 1))
@@ -44,7 +44,7 @@ func TestTwoServersOnOneEtcd(t *testing.T) {
 		}
 	}
 	// One of them dies; the other goes on.
-	a.stop(syscall.SIGKILL)
+	a.Stop(syscall.SIGKILL)
 	if err := there.Vault(t.Context(), "shared", "PUT", "/secrets/s?api-version=7.5", map[string]string{"value": "after"}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/podkey/podkey/test/clients"
+	"github.com/podkey/podkey/test/serve"
 )
 
 func main() {
@@ -38,7 +41,7 @@ func main() {
 	}
 	var o options
 	only := flag.String("only", "", "run only the groups whose name or commands this regular expression matches")
-	flag.StringVar(&o.version, "version", "", "run only this version of az: "+pinnedAz+", newest or another")
+	flag.StringVar(&o.version, "version", "", "run only this version of az: "+clients.PinnedAz+", newest or another")
 	flag.BoolVar(&o.keep, "keep", false, "keep the temporary directory, with the servers' logs")
 	flag.StringVar(&o.output, "o", "text", "text or json")
 	flag.StringVar(&o.podkey, "podkey", "", "use this podkey instead of building one")
@@ -79,7 +82,7 @@ func run(ctx context.Context, o options) (good bool, err error) {
 	if len(groups) == 0 {
 		return false, fmt.Errorf("no row matches %s", o.only)
 	}
-	if err := prerequisites(ctx, slices.ContainsFunc(groups, func(g *group) bool { return g.client == "javascript" })); err != nil {
+	if err := clients.Prerequisites(ctx, slices.ContainsFunc(groups, func(g *group) bool { return g.client == "javascript" })); err != nil {
 		return false, err
 	}
 	root, err := moduleRoot()
@@ -96,10 +99,9 @@ func run(ctx context.Context, o options) (good bool, err error) {
 		defer os.RemoveAll(dir)
 	}
 	if o.podkey == "" {
-		if err := build(root, dir); err != nil {
+		if o.podkey, err = serve.Build(root, dir); err != nil {
 			return false, err
 		}
-		o.podkey = filepath.Join(dir, "podkey")
 	} else if o.podkey, err = filepath.Abs(o.podkey); err != nil {
 		return false, err
 	}
@@ -107,7 +109,7 @@ func run(ctx context.Context, o options) (good bool, err error) {
 	worlds, err := prepare(ctx, o, root, dir, groups)
 	defer func() {
 		for _, w := range worlds {
-			w.server.stop()
+			w.stop()
 		}
 	}()
 	if err != nil {
@@ -148,7 +150,7 @@ func chosen(only *regexp.Regexp) []*group {
 
 // prepare installs what the groups need and starts a server per version.
 func prepare(ctx context.Context, o options, root, dir string, groups []*group) (worlds []*world, err error) {
-	in, err := newInstaller(os.Stderr)
+	in, err := clients.New(os.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -157,17 +159,17 @@ func prepare(ctx context.Context, o options, root, dir string, groups []*group) 
 		return nil, err
 	}
 	samples := filepath.Join(root, "samples")
-	python, err := in.python(ctx, filepath.Join(samples, "python", "requirements.txt"))
+	python, err := in.Python(ctx, filepath.Join(samples, "python", "requirements.txt"))
 	if err != nil {
 		return nil, err
 	}
-	versions := []string{pinnedAz, "newest"}
+	versions := []string{clients.PinnedAz, "newest"}
 	if o.version != "" {
 		versions = []string{o.version}
 	}
 	for i, v := range versions {
 		if v == "newest" {
-			if versions[i], err = in.newestAz(ctx, python); err != nil {
+			if versions[i], err = in.NewestAz(ctx, python); err != nil {
 				return nil, err
 			}
 		}
@@ -180,13 +182,13 @@ func prepare(ctx context.Context, o options, root, dir string, groups []*group) 
 	g, gctx := errgroup.WithContext(ctx)
 	for i, v := range versions {
 		g.Go(func() (err error) {
-			bins[i], err = in.az(gctx, v)
+			bins[i], err = in.Az(gctx, v)
 			return err
 		})
 	}
 	if slices.ContainsFunc(groups, func(g *group) bool { return g.client == "javascript" }) {
 		g.Go(func() (err error) {
-			modules, err = in.javascript(gctx, filepath.Join(samples, "javascript"))
+			modules, err = in.JavaScript(gctx, filepath.Join(samples, "javascript"))
 			return err
 		})
 	}
@@ -201,12 +203,25 @@ func prepare(ctx context.Context, o options, root, dir string, groups []*group) 
 		if w.index, err = commandIndex(ctx, w); err != nil {
 			return worlds, err
 		}
-		if w.server, err = startServer(o.podkey, w.dir); err != nil {
+		worlds = append(worlds, w)
+		if w.log, err = os.Create(filepath.Join(w.dir, "server.log")); err != nil {
 			return worlds, err
 		}
-		worlds = append(worlds, w)
+		if w.server, err = serve.Start(o.podkey, filepath.Join(w.dir, "data"), "127.0.0.1:0", w.log, "--log-level", "debug"); err != nil {
+			return worlds, err
+		}
 	}
 	return worlds, nil
+}
+
+// stop ends the server.
+func (w *world) stop() {
+	if w.server != nil {
+		w.server.Stop(syscall.SIGTERM)
+	}
+	if w.log != nil {
+		_ = w.log.Close()
+	}
 }
 
 // commandIndex lets az make its index of commands, and checks that it is the

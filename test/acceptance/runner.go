@@ -14,18 +14,21 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/podkey/podkey/test/serve"
 )
 
 // world is one version of az against one server.
 type world struct {
 	version string // of az; of the SDK for the other clients
 	bin     string // directory of az
-	server  *server
-	dir     string // everything of this world is in it
-	exe     string // this program, for sign-ins
-	python  string // interpreter with the SDK
-	modules string // directory with node_modules
-	root    string // of the repository
+	server  *serve.Server
+	log     *os.File // the server's
+	dir     string   // everything of this world is in it
+	exe     string   // this program, for sign-ins
+	python  string   // interpreter with the SDK
+	modules string   // directory with node_modules
+	root    string   // of the repository
 
 	// index is az's own index of commands, made once and copied, because az
 	// would spend seconds on it in each new directory of settings.
@@ -34,7 +37,7 @@ type world struct {
 
 // values are those that every group starts with.
 func (w *world) values() map[string]string {
-	op := w.server.op
+	op := w.server.Operator
 	_, domain, _ := strings.Cut(op.UserName, "@")
 	return map[string]string{
 		"domain": domain, "sub": "/subscriptions/" + op.SubscriptionID,
@@ -42,7 +45,7 @@ func (w *world) values() map[string]string {
 		"operatorId": op.ClientID, "operatorSecret": op.ClientSecret, "operatorObjectId": op.ObjectID,
 		"userName": op.UserName, "userPassword": op.UserPassword,
 		"issuer": op.Endpoints.Issuer, "vaultSuffix": op.Endpoints.VaultSuffix,
-		"data": w.server.data, "podkey": w.server.podkey, "python": w.python, "modules": w.modules, "root": w.root,
+		"data": w.server.Data, "podkey": w.server.Podkey, "python": w.python, "modules": w.modules, "root": w.root,
 	}
 }
 
@@ -242,11 +245,11 @@ func (s *step) command(ctx context.Context, r *row) (*exec.Cmd, error) {
 		if err != nil {
 			return nil, err
 		}
-		args = append(w, "--data", s.w.server.data)
+		args = append(w, "--data", s.w.server.Data)
 	default:
-		args = []string{"exec", "--data", s.w.server.data}
+		args = []string{"exec", "--data", s.w.server.Data}
 		if r.as != nil {
-			args = []string{"run", "--data", s.w.server.data, "-n", r.as.namespace, "--service-account", r.as.account}
+			args = []string{"run", "--data", s.w.server.Data, "-n", r.as.namespace, "--service-account", r.as.account}
 			if r.as.managed {
 				args = append(args, "--managed-identity")
 			}
@@ -278,7 +281,7 @@ func (s *step) command(ctx context.Context, r *row) (*exec.Cmd, error) {
 		}
 		args = append(append(args, "az"), w...)
 	}
-	cmd := exec.CommandContext(ctx, s.w.server.podkey, args...)
+	cmd := exec.CommandContext(ctx, s.w.server.Podkey, args...)
 	cmd.Dir = s.dir
 	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = s.environment()

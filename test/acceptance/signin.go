@@ -272,12 +272,12 @@ func (s *step) deviceSignIn(ctx context.Context, who *signIn, stderr *watched) e
 	if m == nil {
 		return nil // az ended or is stuck: that is reported
 	}
-	args := []string{"exec", "--data", s.w.server.data}
+	args := []string{"exec", "--data", s.w.server.Data}
 	if s.g.ownNames {
 		args = append(args, "--own-names")
 	}
 	args = append(args, "--", s.w.exe, "sign-in", "-credentials", s.credentials(who), "-code", m[2], m[1])
-	cmd := exec.CommandContext(ctx, s.w.server.podkey, args...)
+	cmd := exec.CommandContext(ctx, s.w.server.Podkey, args...)
 	cmd.Env = s.environment()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("the sign-in page: %s", strings.TrimSpace(string(out)))
@@ -295,7 +295,7 @@ func (s *step) browser(who *signIn) []string {
 
 func (s *step) credentials(who *signIn) string {
 	if who.credentials == "" {
-		return s.w.server.data + "/operator.json"
+		return s.w.server.Data + "/operator.json"
 	}
 	path, err := s.expand(who.credentials)
 	if err != nil {

@@ -1,4 +1,8 @@
-package main
+// Package clients installs the clients that other people wrote and that prove
+// Podkey: az, and the Azure SDKs for Python and JavaScript. Each is installed
+// once, into the user's cache, into a directory that appears whole under a
+// name that says what is in it, or not at all.
+package clients
 
 import (
 	"bufio"
@@ -17,30 +21,30 @@ import (
 	"strings"
 )
 
-// pinnedAz is the release that runs the walkthroughs as they are printed:
+// PinnedAz is the release that runs the walkthroughs as they are printed:
 // from 2.61.0 on, vaults are made for role-based access control, and their
 // set-policy is refused by az itself.
-const pinnedAz = "2.60.0"
+const PinnedAz = "2.60.0"
 
-// installer puts clients into the user's cache: each into a directory that
-// appears whole, under a name that says what is in it, or not at all.
-type installer struct {
+// Installer installs clients. Create with [New].
+type Installer struct {
 	cache string    // <user's cache>/podkey
 	talk  io.Writer // progress
 }
 
-func newInstaller(talk io.Writer) (*installer, error) {
+// New makes an installer that reports progress to talk.
+func New(talk io.Writer) (*Installer, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("find the cache directory: %w; set HOME or XDG_CACHE_HOME", err)
 	}
-	in := &installer{cache: filepath.Join(dir, "podkey"), talk: talk}
+	in := &Installer{cache: filepath.Join(dir, "podkey"), talk: talk}
 	return in, os.MkdirAll(in.cache, 0o755)
 }
 
-// prerequisites checks what must be there before anything is installed, and
+// Prerequisites checks what must be there before anything is installed, and
 // names the packages of Debian and Ubuntu that are missing.
-func prerequisites(ctx context.Context, javascript bool) error {
+func Prerequisites(ctx context.Context, javascript bool) error {
 	var missing []string
 	if _, err := exec.LookPath("python3"); err != nil {
 		missing = append(missing, "python3: apt-get install python3 python3-venv")
@@ -60,8 +64,8 @@ func prerequisites(ctx context.Context, javascript bool) error {
 	return nil
 }
 
-// az installs a version of az and returns the directory of its programs.
-func (in *installer) az(ctx context.Context, version string) (string, error) {
+// Az installs a version of az and returns the directory of its programs.
+func (in *Installer) Az(ctx context.Context, version string) (string, error) {
 	dir, err := in.venv(ctx, "az-"+version, func(python string) error {
 		args := []string{"-m", "pip", "install", "--quiet", "--disable-pip-version-check", "azure-cli==" + version}
 		// An old release leaves most of its dependencies open, and newer ones
@@ -78,9 +82,9 @@ func (in *installer) az(ctx context.Context, version string) (string, error) {
 	return filepath.Join(dir, "bin"), err
 }
 
-// newestAz asks the package index for the newest az. python is of any
+// NewestAz asks the package index for the newest az. python is of any
 // environment made here.
-func (in *installer) newestAz(ctx context.Context, python string) (string, error) {
+func (in *Installer) NewestAz(ctx context.Context, python string) (string, error) {
 	cmd := exec.CommandContext(ctx, python, "-m", "pip", "index", "versions", "--disable-pip-version-check", "azure-cli")
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -90,14 +94,14 @@ func (in *installer) newestAz(ctx context.Context, python string) (string, error
 	}
 	m := regexp.MustCompile(`^azure-cli \(([0-9][0-9.]*)\)`).FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("ask the package index for the newest az: no version in %q", firstLine(string(out)))
+		return "", fmt.Errorf("ask the package index for the newest az: no version in %q", out)
 	}
 	return string(m[1]), nil
 }
 
-// python installs the Azure SDK for Python as a requirements file pins it, and
+// Python installs the Azure SDK for Python as a requirements file pins it, and
 // returns the interpreter.
-func (in *installer) python(ctx context.Context, requirements string) (string, error) {
+func (in *Installer) Python(ctx context.Context, requirements string) (string, error) {
 	b, err := os.ReadFile(requirements)
 	if err != nil {
 		return "", err
@@ -112,9 +116,9 @@ func (in *installer) python(ctx context.Context, requirements string) (string, e
 	return filepath.Join(dir, "bin", "python"), err
 }
 
-// javascript installs what a package-lock.json pins and returns the directory
+// JavaScript installs what a package-lock.json pins and returns the directory
 // that holds node_modules.
-func (in *installer) javascript(ctx context.Context, sample string) (string, error) {
+func (in *Installer) JavaScript(ctx context.Context, sample string) (string, error) {
 	lock, err := os.ReadFile(filepath.Join(sample, "package-lock.json"))
 	if err != nil {
 		return "", err
@@ -135,7 +139,7 @@ func (in *installer) javascript(ctx context.Context, sample string) (string, err
 }
 
 // venv makes a virtual environment and fills it.
-func (in *installer) venv(ctx context.Context, name string, fill func(python string) error) (string, error) {
+func (in *Installer) venv(ctx context.Context, name string, fill func(python string) error) (string, error) {
 	return in.once(name, func(tmp string) error {
 		if err := in.run(ctx, "", "python3", "-m", "venv", tmp); err != nil {
 			return err
@@ -174,12 +178,12 @@ func moveScripts(bin, from, to string) error {
 
 // once makes the directory name in the cache unless it is there. It is filled
 // under another name and renamed, so whoever finds it finds it whole.
-func (in *installer) once(name string, fill func(tmp string) error) (string, error) {
+func (in *Installer) once(name string, fill func(tmp string) error) (string, error) {
 	dir := filepath.Join(in.cache, name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	fmt.Fprintf(in.talk, "acceptance: installing %s into %s\n", name, in.cache)
+	fmt.Fprintf(in.talk, "installing %s into %s\n", name, in.cache)
 	tmp, err := os.MkdirTemp(in.cache, ".new-")
 	if err != nil {
 		return "", err
@@ -196,7 +200,7 @@ func (in *installer) once(name string, fill func(tmp string) error) (string, err
 }
 
 // run runs a step of an installation and passes its words on as progress.
-func (in *installer) run(ctx context.Context, dir, name string, args ...string) error {
+func (in *Installer) run(ctx context.Context, dir, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	var said bytes.Buffer
