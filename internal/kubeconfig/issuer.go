@@ -114,7 +114,9 @@ func (a *Access) get(ctx context.Context, client *http.Client, path string) ([]b
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	// The API server has one media type for each and refuses who asks for
+	// another: key sets are of the second.
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
 	switch {
 	case a.Token != "":
 		req.Header.Set("Authorization", "Bearer "+a.Token)

@@ -33,6 +33,15 @@ func apiServer(t *testing.T, instead map[string]http.HandlerFunc) *Access {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+		// Each has one media type, and whoever does not accept it gets a 406.
+		kind := "application/json"
+		if r.URL.Path == "/openid/v1/jwks" {
+			kind = "application/jwk-set+json"
+		}
+		if !strings.Contains(r.Header.Get("Accept"), kind) {
+			w.WriteHeader(http.StatusNotAcceptable)
+			return
+		}
 		_, _ = w.Write([]byte(text))
 	}))
 	t.Cleanup(srv.Close)

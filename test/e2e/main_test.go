@@ -1,27 +1,130 @@
 //go:build e2e
 
+// Package e2e proves Podkey in a real Kubernetes: the walkthroughs as their
+// readers type them, the webhook's scenarios, and the faults. `make e2e` runs
+// it; it needs root and Linux.
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podkey/podkey/internal/image"
+	"github.com/podkey/podkey/test/clients"
 	"github.com/podkey/podkey/test/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Run(m.Run)) }
+// preparedVar names the directory of what was built before the lab was
+// entered.
+const preparedVar = "PODKEY_E2E_PREPARED"
 
-func TestSmoke(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	c, err := lab.Start(ctx, lab.Options{Talk: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
+func TestMain(m *testing.M) {
+	var dir string
+	code := lab.Run(func() (err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+		defer cancel()
+		dir, err = prepare(ctx)
+		return errors.Join(err, os.Setenv(preparedVar, dir))
+	}, func() int { return inside(m) })
+	if dir != "" {
+		os.RemoveAll(dir)
 	}
-	defer c.Stop()
-	out, err := c.Kubectl(ctx, "", "get", "all,nodes", "-A", "-o", "wide")
-	fmt.Println(out, err)
+	os.Exit(code)
+}
+
+// prepare builds and installs, with the network that the lab does not have.
+func prepare(ctx context.Context) (string, error) {
+	dir, err := os.MkdirTemp("", "podkey-e2e-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/podkey/podkey").Output()
+	if err != nil {
+		return dir, fmt.Errorf("find the module github.com/podkey/podkey: %w", err)
+	}
+	root := strings.TrimSpace(string(out))
+	var g errgroup.Group
+	g.Go(func() error {
+		_, err := lab.Binaries(ctx, os.Stderr)
+		return err
+	})
+	g.Go(func() error { return images(ctx, root, dir) })
+	g.Go(func() error {
+		if err := clients.Prerequisites(ctx, false); err != nil {
+			return err
+		}
+		in, err := clients.New(os.Stderr)
+		if err != nil {
+			return err
+		}
+		bin, err := in.Az(ctx, clients.PinnedAz)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(bin, filepath.Join(dir, "az"))
+	})
+	return dir, g.Wait()
+}
+
+// Images of the suite.
+const (
+	podkeyRef  = "localhost/podkey:e2e"
+	sampleRef  = "localhost/read-secret:e2e"
+	busyboxRef = "localhost/busybox:e2e"
+)
+
+// images builds the images, and podkey itself for the lab's host.
+func images(ctx context.Context, root, dir string) error {
+	podkey, err := image.Build(ctx, root, "./cmd/podkey", runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	sample, err := image.Build(ctx, filepath.Join(root, "samples", "read-secret"), ".", runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	shell, err := busybox()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "podkey"), podkey, 0o755),
+		image.WriteArchive(filepath.Join(dir, "podkey.tar"), podkeyRef, image.Program(runtime.GOARCH, "podkey", podkey)),
+		image.WriteArchive(filepath.Join(dir, "read-secret.tar"), sampleRef, image.Program(runtime.GOARCH, "read-secret", sample)),
+		image.WriteArchive(filepath.Join(dir, "busybox.tar"), busyboxRef, shell),
+	)
+}
+
+// busybox is an image with a shell, in the place of the walkthroughs' alpine,
+// which no registry can give here.
+func busybox() (image.Image, error) {
+	const path = "/bin/busybox"
+	program, err := os.ReadFile(path)
+	if err == nil {
+		var f *elf.File
+		if f, err = elf.NewFile(bytes.NewReader(program)); err == nil && f.Section(".interp") != nil {
+			err = errors.New("it is not static")
+		}
+	}
+	if err != nil {
+		return image.Image{}, fmt.Errorf("%s: %w; install it with: apt-get install busybox-static", path, err)
+	}
+	m := image.Program(runtime.GOARCH, "bin/busybox", program)
+	m.Entrypoint, m.Env, m.User = nil, []string{"PATH=/bin"}, ""
+	for _, name := range []string{"sh", "env", "cat", "grep", "sleep", "ls", "wget", "nslookup", "id", "date", "echo", "true", "false"} {
+		m.Files = append(m.Files, image.File{Path: "/bin/" + name, Link: "busybox"})
+	}
+	return m, nil
 }

@@ -84,9 +84,6 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 	if o.Talk == nil {
 		o.Talk = io.Discard
 	}
-	if err := Prerequisites(); err != nil {
-		return nil, err
-	}
 	c := &Cluster{o: o}
 	if c.dir, c.free, err = state(); err != nil {
 		return nil, err

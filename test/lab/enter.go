@@ -21,10 +21,11 @@ import (
 const roleVar = "PODKEY_LAB_ROLE"
 
 // Run runs f, such as testing.M's Run, inside new namespaces and returns its
-// result. It needs root. The calling process runs nothing itself: it waits for
-// the lab's first process, which ends with everything in it when the caller
-// does.
-func Run(f func() int) int {
+// result. It needs root. Nothing in there reaches a network beyond the lab:
+// what must be downloaded, or built from what must be, is done before, by
+// prepare, which may be nil. The calling process then waits for the lab's
+// first process, which ends with everything in it when the caller does.
+func Run(prepare func() error, f func() int) int {
 	switch os.Getenv(roleVar) {
 	case "inside":
 		return f()
@@ -35,7 +36,14 @@ func Run(f func() int) int {
 		fmt.Fprintln(os.Stderr, "lab: namespaces, mounts and containers need root; run: sudo make e2e")
 		return 1
 	}
-	code, err := enter()
+	err := Prerequisites()
+	if err == nil && prepare != nil {
+		err = prepare()
+	}
+	code := 1
+	if err == nil {
+		code, err = enter()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 	}

@@ -1,0 +1,152 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/podkey/podkey/test/lab"
+	"github.com/podkey/podkey/test/serve"
+)
+
+const (
+	domain  = "podkey.example" // of the server's own names
+	group   = "shop"           // resource group
+	cluster = "shop-cluster"   // the lab's, as a managed cluster
+)
+
+// world is what all tests share: one cluster, one podkey server beside it, a
+// person signed in with az. Tests keep apart by namespaces and names.
+type world struct {
+	*lab.Cluster
+	server   *serve.Server
+	prepared string // directory of prepare
+	bin      string // with podkey, az and kubectl, as people have them on their PATH
+	home     string
+}
+
+// w is started by TestMain: the cluster takes seconds, and the suite would
+// take minutes if each test had its own.
+var w *world
+
+func inside(m *testing.M) int {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	var err error
+	if w, err = startWorld(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer w.stop()
+	fmt.Fprintf(os.Stderr, "e2e: ready after %.0f s\n", time.Since(start).Seconds())
+	return m.Run()
+}
+
+// names makes cluster DNS answer for the server's names, its own and Azure's.
+func names() string {
+	var b strings.Builder
+	for _, zone := range []string{domain, "login.microsoftonline.com", "management.azure.com", "graph.microsoft.com", "vault.azure.net"} {
+		fmt.Fprintf(&b, "template IN A %s {\n    answer \"{{ .Name }} 5 IN A %s\"\n}\ntemplate IN AAAA %s {\n    rcode NOERROR\n}\n", zone, lab.Host, zone)
+	}
+	return b.String()
+}
+
+func startWorld(ctx context.Context) (_ *world, err error) {
+	x := &world{prepared: os.Getenv(preparedVar)}
+	if x.Cluster, err = lab.Start(ctx, lab.Options{Talk: os.Stderr, Corefile: names()}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			x.stop()
+		}
+	}()
+	x.bin, x.home = filepath.Join(x.Dir(), "bin"), filepath.Join(x.Dir(), "home")
+	err = errors.Join(
+		os.MkdirAll(x.bin, 0o755), os.MkdirAll(filepath.Join(x.home, ".kube"), 0o700),
+		os.Symlink(filepath.Join(x.prepared, "podkey"), filepath.Join(x.bin, "podkey")),
+		os.Symlink(filepath.Join(x.prepared, "az", "az"), filepath.Join(x.bin, "az")),
+		os.Symlink(filepath.Join(x.Programs(), "kubectl"), filepath.Join(x.bin, "kubectl")),
+	)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"podkey", "read-secret", "busybox"} {
+		if err := x.Load(ctx, filepath.Join(x.prepared, name+".tar")); err != nil {
+			return nil, err
+		}
+	}
+	config := filepath.Join(x.Dir(), "server.yaml")
+	if err := os.WriteFile(config, []byte("domain: "+domain+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(x.Dir(), "podkey.log"))
+	if err != nil {
+		return nil, err
+	}
+	x.server, err = serve.Start(filepath.Join(x.bin, "podkey"), filepath.Join(x.Dir(), "data"), net.JoinHostPort(lab.Host, "443"), log, "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	return x, x.register(ctx)
+}
+
+func (x *world) stop() {
+	if x.server != nil {
+		x.server.Stop(syscall.SIGTERM)
+	}
+	x.Cluster.Stop()
+}
+
+// register makes the lab's cluster a managed one, as an operator does, and
+// signs the operator in.
+func (x *world) register(ctx context.Context) error {
+	op := x.server.Operator
+	for _, script := range []string{
+		"az login --service-principal -u " + op.ClientID + " -p \"$OPERATOR_SECRET\" --tenant " + op.TenantID,
+		"az group create -n " + group + " -l westeurope",
+		"podkey cluster register -g " + group + " -n " + cluster + " --kubeconfig " + x.Kubeconfig(),
+	} {
+		if out, err := x.sh(ctx, script); err != nil {
+			return fmt.Errorf("%s: %w\n%s", script, err, out)
+		}
+	}
+	return nil
+}
+
+// sh runs a script as a person would, in a shell under `podkey exec`, with
+// az, kubectl and podkey on the PATH. It returns what the script printed: its
+// standard output if all went well, everything if not.
+func (x *world) sh(ctx context.Context, script string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(x.bin, "podkey"), "exec", "--data", x.server.Data, "--", "bash", "-euo", "pipefail", "-c", script)
+	cmd.Env = []string{
+		"PATH=" + x.bin + ":" + os.Getenv("PATH"), "HOME=" + x.home, "LANG=C.UTF-8", "PODKEY_DATA=" + x.server.Data,
+		"OPERATOR_SECRET=" + x.server.Operator.ClientSecret,
+	}
+	cmd.Dir = x.home
+	var out, all strings.Builder
+	cmd.Stdout = &tee{&out, &all}
+	cmd.Stderr = &all
+	if err := cmd.Run(); err != nil {
+		return all.String(), err
+	}
+	return out.String(), nil
+}
+
+type tee struct{ a, b *strings.Builder }
+
+func (t *tee) Write(p []byte) (int, error) {
+	t.a.Write(p)
+	return t.b.Write(p)
+}
