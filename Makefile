@@ -2,7 +2,7 @@
 
 GO      ?= go
 BIN     := bin
-MODULES := . test samples/read-secret
+MODULES := . test samples/read-secret samples/go
 
 .DEFAULT_GOAL := help
 

@@ -40,7 +40,7 @@ meant for Podkey reaches Azure. docs/exec-and-run.md has the variables.`,
 			if err != nil {
 				return err
 			}
-			s := session{client: c, dataDir: dir, ownNames: ownNames}
+			s := session{client: c, dataDir: dir, ownNames: ownNames, signsIn: true}
 			return s.run(cmd, args, func(context.Context, *errgroup.Group, string) ([]string, error) { return nil, nil })
 		},
 	}
@@ -55,6 +55,7 @@ type session struct {
 	client   *client.Client
 	dataDir  string
 	ownNames bool // the program will use Podkey's own names too
+	signsIn  bool // a person may sign in to the program, with a browser
 }
 
 // run runs the program and returns its exit status as an error. prepare adds
@@ -129,8 +130,16 @@ func (s *session) child(cmd *cobra.Command, ctx context.Context, args []string, 
 	if err != nil {
 		return 0, err
 	}
+	env = env.With(extra...)
+	if s.signsIn {
+		browser, err := browserVariable(tmp, op.Endpoints.Login, env, os.Environ())
+		if err != nil {
+			return 0, err
+		}
+		env = env.With(browser...)
+	}
 	code, err := workload.Run(ctx, workload.Command{
-		Args: args, Env: env.With(extra...).Apply(os.Environ()),
+		Args: args, Env: env.Apply(os.Environ()),
 		Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
 	})
 	if err != nil && (code == 126 || code == 127) {

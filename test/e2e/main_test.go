@@ -82,29 +82,43 @@ func prepare(ctx context.Context) (string, error) {
 const (
 	podkeyRef  = "localhost/podkey:e2e"
 	sampleRef  = "localhost/read-secret:e2e"
+	loggerRef  = "localhost/secret-logger:e2e"
+	webRef     = "localhost/secret-web:e2e"
 	busyboxRef = "localhost/busybox:e2e"
 )
 
+// archives are the images of the suite, by the name of their archive.
+var archives = map[string]string{
+	"podkey": podkeyRef, "read-secret": sampleRef, "secret-logger": loggerRef, "secret-web": webRef, "busybox": busyboxRef,
+}
+
 // images builds the images, and podkey itself for the lab's host.
 func images(ctx context.Context, root, dir string) error {
-	podkey, err := image.Build(ctx, root, "./cmd/podkey", runtime.GOARCH)
-	if err != nil {
-		return err
-	}
-	sample, err := image.Build(ctx, filepath.Join(root, "samples", "read-secret"), ".", runtime.GOARCH)
-	if err != nil {
-		return err
-	}
 	shell, err := busybox()
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "podkey"), podkey, 0o755),
-		image.WriteArchive(filepath.Join(dir, "podkey.tar"), podkeyRef, image.Program(runtime.GOARCH, "podkey", podkey)),
-		image.WriteArchive(filepath.Join(dir, "read-secret.tar"), sampleRef, image.Program(runtime.GOARCH, "read-secret", sample)),
-		image.WriteArchive(filepath.Join(dir, "busybox.tar"), busyboxRef, shell),
-	)
+	all := map[string]image.Image{"busybox": shell}
+	for name, src := range map[string]string{
+		"podkey": "cmd/podkey", "read-secret": "samples/read-secret", "secret-logger": "samples/go/secret-logger", "secret-web": "samples/go/secret-web",
+	} {
+		program, err := image.Build(ctx, filepath.Join(root, src), ".", runtime.GOARCH)
+		if err != nil {
+			return err
+		}
+		if name == "podkey" {
+			if err := os.WriteFile(filepath.Join(dir, name), program, 0o755); err != nil {
+				return err
+			}
+		}
+		all[name] = image.Program(runtime.GOARCH, name, program)
+	}
+	for name, m := range all {
+		if err := image.WriteArchive(filepath.Join(dir, name+".tar"), archives[name], m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // busybox is an image with a shell, in the place of the walkthroughs' alpine,

@@ -82,7 +82,7 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"podkey", "read-secret", "busybox"} {
+	for name := range archives {
 		if err := x.Load(ctx, filepath.Join(x.prepared, name+".tar")); err != nil {
 			return nil, err
 		}

@@ -45,6 +45,9 @@ type Redirects struct {
 	Public []string `json:"public,omitempty"`
 }
 
+// Any reports whether there is one, of whatever kind.
+func (r *Redirects) Any() bool { return len(r.Web)+len(r.SPA)+len(r.Public) > 0 }
+
 // Note is what people write about an application or service principal;
 // nothing here reads it.
 type Note struct {
@@ -407,9 +410,16 @@ func (a *Application) normalise() error {
 	if len(a.IdentifierURIs) > maxEntries {
 		return fault.BadRequest("BadRequest", "An application has at most %d identifier URIs.", maxEntries)
 	}
-	for _, list := range [][]string{a.Redirects.Web, a.Redirects.SPA, a.Redirects.Public} {
+	kindOf := map[string]int{}
+	for kind, list := range [][]string{a.Redirects.Web, a.Redirects.SPA, a.Redirects.Public} {
 		if err := checkRedirects(list); err != nil {
 			return err
+		}
+		for _, uri := range list {
+			if was, ok := kindOf[uri]; ok && was != kind { // whether a secret is due there would be anybody's guess
+				return fault.BadRequest("BadRequest", "The redirect URI '%s' is listed as two kinds.", clip(uri))
+			}
+			kindOf[uri] = kind
 		}
 	}
 	return errors.Join(checkText("name", a.DisplayName, maxName), a.Note.check())
@@ -457,7 +467,7 @@ func checkRedirects(list []string) error {
 		switch {
 		case !ok:
 		case u.Scheme == "https":
-			ok = u.Hostname() != ""
+			ok = u.Hostname() != "" && strings.Trim(u.Host, hostCharacters) == ""
 		case u.Scheme == "http":
 			ok = isLoopback(u.Hostname())
 		default:
@@ -469,6 +479,10 @@ func checkRedirects(list []string) error {
 	}
 	return nil
 }
+
+// hostCharacters are those of a host and port. URLs may have others there,
+// such as a semicolon, which no name has and other formats take for their own.
+const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
 
 // IdentityURI is the second name of a managed identity's service principal,
 // of the form that Entra gives; empty for others.

@@ -21,6 +21,7 @@ type Client struct {
 	ResourceID         string // ARM id of a managed identity, in display case
 	Secrets            []ClientSecret
 	Certificates       []ClientCertificate
+	Redirects          Redirects // of an application; the lists are shared and must not be changed
 }
 
 // Client finds a client of a tenant by its client id, both in any case.
@@ -50,7 +51,7 @@ func (d *Directory) Client(ctx context.Context, tenantID, clientID string) (Clie
 	c := Client{
 		Owner: a.ObjectID, TenantID: a.TenantID, AppID: a.AppID, DisplayName: a.DisplayName,
 		Kind: KindApplication, Enabled: a.Enabled, PublicClient: a.PublicClient,
-		Secrets: a.Secrets, Certificates: a.Certificates,
+		Secrets: a.Secrets, Certificates: a.Certificates, Redirects: a.Redirects,
 	}
 	sps, err := d.principals.Find(ctx, "client", key)
 	if err != nil {

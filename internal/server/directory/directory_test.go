@@ -404,3 +404,31 @@ func TestUsers(t *testing.T) {
 		t.Error("a deleted user's password works")
 	}
 }
+
+// TestRedirectURIs: what people can be sent back to is one kind of address,
+// that other formats cannot misread.
+func TestRedirectURIs(t *testing.T) {
+	d, ctx := open(t, directory.Options{})
+	for what, r := range map[string]directory.Redirects{
+		"a semicolon in the host": {Web: []string{"https://shop.example;script-src"}},
+		"a comma in the host":     {SPA: []string{"https://shop.example,evil.example/"}},
+		"a wildcard host":         {Web: []string{"https://*.shop.example/"}},
+		"a zone":                  {Web: []string{"https://[fe80::1%25eth0]/"}},
+		"web and spa":             {Web: []string{"https://shop.example/"}, SPA: []string{"https://shop.example/"}},
+		"web and public":          {Web: []string{"http://localhost"}, Public: []string{"http://localhost"}},
+		"a fragment":              {Public: []string{"http://localhost/#x"}},
+		"a script":                {Public: []string{"JavaScript:alert(1)"}},
+	} {
+		_, err := d.CreateApplication(ctx, directory.Application{TenantID: tenantID, Redirects: r})
+		wantKind(t, err, fault.Invalid)
+		if err != nil && !strings.Contains(err.Error(), "redirect URI") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	r := directory.Redirects{Web: []string{"https://shop.example/", "https://shop.example"}, SPA: []string{"https://[2001:db8::1]:8443/"}, Public: []string{"http://localhost", "msal1://auth"}}
+	a, _ := application(t, d, directory.Application{Redirects: r})
+	c, _, err := d.Client(ctx, tenantID, a.AppID)
+	if diff := cmp.Diff(r, c.Redirects); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+}

@@ -168,7 +168,7 @@ func (d *Directory) VerifySecret(ctx context.Context, c *Client, text string) (_
 		if slow[i] == "" {
 			continue
 		}
-		if ok, err := d.slowVerify(ctx, slow[i], text); err != nil || ok {
+		if ok, err := d.slowVerify(ctx, "secret/"+s.KeyID, slow[i], text); err != nil || ok {
 			return s, ok, err
 		}
 	}

@@ -18,9 +18,13 @@ import (
 
 // Argon2id parameters, the second choice of RFC 9106 scaled to a server that
 // answers while it hashes: 19 MiB, two passes, one lane. At most slowAtOnce
-// computations run at a time, and few more wait for one hash or in all: guesses
-// cost neither all memory nor all processors, and who guesses at one secret
-// does not shut out the others.
+// computations run at a time, and few more wait about one secret or in all:
+// guesses cost neither all memory nor all processors, and who guesses at one
+// secret does not shut out the others.
+//
+// What a computation is about is named by whoever asks for it, not by the hash
+// in hand: names that do not exist share one hash, and must be turned away as
+// soon as others are and no sooner.
 const (
 	argonMemory = 19 * 1024 // KiB
 	argonTime   = 2
@@ -28,8 +32,8 @@ const (
 	argonSum    = 32
 	slowAtOnce  = 2
 
-	slowWaiting    = 64 // computations under way and waiting, of all hashes
-	slowWaitingOne = 6  // the same, of one hash
+	slowWaiting    = 64 // computations under way and waiting, in all
+	slowWaitingOne = 6  // the same, about one secret
 )
 
 // slowMemo is how many successes are remembered: a client that presents a
@@ -43,12 +47,12 @@ type slowQueue struct {
 
 	mu      sync.Mutex
 	waiting int
-	byHash  map[string]int
+	about   map[string]int
 	right   map[[sha256.Size]byte]struct{}
 }
 
 func newSlowQueue() *slowQueue {
-	q := &slowQueue{slots: make(chan struct{}, slowAtOnce), byHash: map[string]int{}, right: map[[sha256.Size]byte]struct{}{}}
+	q := &slowQueue{slots: make(chan struct{}, slowAtOnce), about: map[string]int{}, right: map[[sha256.Size]byte]struct{}{}}
 	_, _ = rand.Read(q.key[:]) // never fails, see crypto/rand
 	return q
 }
@@ -80,23 +84,23 @@ func (q *slowQueue) remember(m [sha256.Size]byte) {
 	q.right[m] = struct{}{}
 }
 
-// enter waits for a turn. hash is what the computation is about; empty for a
-// new one, of which only the total is bounded.
-func (q *slowQueue) enter(ctx context.Context, hash string) (leave func(), err error) {
+// enter waits for a turn. about names the secret of the computation; it is
+// empty for a new one, of which only the total is bounded.
+func (q *slowQueue) enter(ctx context.Context, about string) (leave func(), err error) {
 	q.mu.Lock()
-	if q.waiting >= slowWaiting || hash != "" && q.byHash[hash] >= slowWaitingOne {
+	if q.waiting >= slowWaiting || about != "" && q.about[about] >= slowWaitingOne {
 		q.mu.Unlock()
 		return nil, busy(nil)
 	}
 	q.waiting++
-	q.byHash[hash]++
+	q.about[about]++
 	q.mu.Unlock()
 	out := func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.waiting--
-		if q.byHash[hash]--; q.byHash[hash] == 0 {
-			delete(q.byHash, hash)
+		if q.about[about]--; q.about[about] == 0 {
+			delete(q.about, about)
 		}
 	}
 	select {
@@ -131,9 +135,10 @@ func (d *Directory) slowHash(ctx context.Context, text string) (string, error) {
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=1$%s$%s", argon2.Version, argonMemory, argonTime, b64.EncodeToString(salt), b64.EncodeToString(sum)), nil
 }
 
-// slowVerify compares text with an encoded hash. A malformed hash is an error
-// of ours, never a match.
-func (d *Directory) slowVerify(ctx context.Context, encoded, text string) (bool, error) {
+// slowVerify compares text with an encoded hash. about names the secret, whose
+// waiting computations are bounded. A malformed hash is an error of ours, never
+// a match.
+func (d *Directory) slowVerify(ctx context.Context, about, encoded, text string) (bool, error) {
 	var version int
 	var memory, passes uint32
 	parts := strings.Split(encoded, "$")
@@ -150,7 +155,7 @@ func (d *Directory) slowVerify(ctx context.Context, encoded, text string) (bool,
 	if d.slow.known(mark) {
 		return true, nil
 	}
-	leave, err := d.slow.enter(ctx, encoded)
+	leave, err := d.slow.enter(ctx, about)
 	if err != nil {
 		return false, err
 	}

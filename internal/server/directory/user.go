@@ -187,7 +187,8 @@ func (d *Directory) DeleteUser(ctx context.Context, objectID string) (existed bo
 const nobody = "$argon2id$v=19$m=19456,t=2,p=1$c29tZSBzYWx0IHZhbHVlIQ$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 
 // VerifyPassword returns the enabled user of a tenant whose name and password
-// these are. An unknown name takes as long as a wrong password.
+// these are. An unknown name takes as long as a wrong password, and waits for
+// its turn, or is turned away, as a known one would.
 func (d *Directory) VerifyPassword(ctx context.Context, tenantID, name, password string) (User, bool, error) {
 	if password == "" || len(password) > maxSecret {
 		return User{}, false, nil
@@ -206,7 +207,7 @@ func (d *Directory) VerifyPassword(ctx context.Context, tenantID, name, password
 			encoded = h.Argon2id
 		}
 	}
-	ok, err := d.slowVerify(ctx, encoded, password)
+	ok, err := d.slowVerify(ctx, "user/"+strings.ToLower(tenantID)+"/"+foldName(name), encoded, password)
 	if err != nil || !ok || !found || !u.Enabled {
 		return User{}, false, err
 	}

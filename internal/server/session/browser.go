@@ -29,18 +29,30 @@ func (b *Browser) expires() time.Time { return b.SignedIn.Add(BrowserLife) }
 
 // SignIn makes the cookie of a browser in which somebody has just signed in.
 // The cookie that it had before, if any, is good no more: one that somebody
-// planted there opens nothing.
+// planted there opens nothing. Of too many browsers of a user, the oldest is
+// signed out.
 func (s *Sessions) SignIn(ctx context.Context, b Browser, before string) (cookie string, err error) {
 	cookie = newText(browserPrefix)
 	key, _ := keyOf(browserPrefix, cookie)
 	old, had := keyOf(browserPrefix, before)
 	err = s.s.Update(ctx, func(tx *store.Tx) error {
 		if had {
-			s.browsers.Delete(tx, old)
+			if err := s.endBrowser(tx, old); err != nil {
+				return err
+			}
 		}
-		return s.browsers.Put(tx, key, b)
+		return s.userBrowsers.add(tx, b.UserID, key, b, s.now().UTC())
 	})
 	return cookie, err
+}
+
+// endBrowser ends a browser's sign-in, if there is one under the key.
+func (s *Sessions) endBrowser(tx *store.Tx, key string) error {
+	b, ok, err := s.browsers.Get(tx, key)
+	if err != nil || !ok {
+		return err
+	}
+	return s.userBrowsers.remove(tx, b.UserID, key)
 }
 
 // Browser finds who has signed in with a cookie.
@@ -62,10 +74,7 @@ func (s *Sessions) SignOut(ctx context.Context, cookie string) error {
 	if !ok {
 		return nil
 	}
-	return s.s.Update(ctx, func(tx *store.Tx) error {
-		s.browsers.Delete(tx, key)
-		return nil
-	})
+	return s.s.Update(ctx, func(tx *store.Tx) error { return s.endBrowser(tx, key) })
 }
 
 // flowLife is how long a person may take at the outside identity provider.

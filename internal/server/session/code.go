@@ -36,12 +36,15 @@ const codeMemory = time.Hour
 
 func (c *codeRecord) expires() time.Time { return c.Created.Add(codeMemory) }
 
-// NewCode makes an authorization code.
+// NewCode makes an authorization code. A user's oldest is forgotten when there
+// are too many: it is good no more and, if it was redeemed, what it gave does
+// not end any more when it is presented again.
 func (s *Sessions) NewCode(ctx context.Context, c Code) (text string, err error) {
 	text = newText(codePrefix)
 	key, _ := keyOf(codePrefix, text)
 	err = s.s.Update(ctx, func(tx *store.Tx) error {
-		return s.codes.Put(tx, key, codeRecord{Code: c, Created: s.now().UTC()})
+		now := s.now().UTC()
+		return s.userCodes.add(tx, c.UserID, key, codeRecord{Code: c, Created: now}, now)
 	})
 	return text, err
 }

@@ -40,6 +40,7 @@ type deviceRecord struct {
 	Device
 	Declined bool   `json:"declined,omitempty"`
 	Redeemed bool   `json:"redeemed,omitempty"`
+	Lapsed   bool   `json:"lapsed,omitempty"` // the client has been told that it expired
 	Grant    *Grant `json:"grant,omitempty"`  // once somebody has confirmed
 	Family   string `json:"family,omitempty"` // that it gave
 }
@@ -186,7 +187,8 @@ func (s *Sessions) Decide(ctx context.Context, typed string, g *Grant) error {
 // DeviceCode reads what a device code stands for by now, without redeeming
 // it: the request, and the grant if there is one. The errors are [ErrUnknown],
 // [ErrExpired], [ErrPending], [ErrDeclined] and [ErrReused], which ends what
-// the code gave.
+// the code gave; with it the grant is returned as well, for whoever writes
+// down the refusal.
 func (s *Sessions) DeviceCode(ctx context.Context, code string) (Device, Grant, error) {
 	key, ok := keyOf(devicePrefix, code)
 	if !ok {
@@ -202,6 +204,7 @@ func (s *Sessions) DeviceCode(ctx context.Context, code string) (Device, Grant, 
 	if err := d.judge(s.now()); err != nil {
 		if err == ErrReused {
 			_, err = s.redeemDevice(ctx, key, false)
+			return d.Device, *d.Grant, err
 		}
 		return d.Device, Grant{}, err
 	}
@@ -220,6 +223,25 @@ func (d *deviceRecord) judge(now time.Time) error {
 		return ErrPending
 	}
 	return nil
+}
+
+// LapseDevice notes that the client of a device code has been told that it
+// expired. first is true for one caller.
+func (s *Sessions) LapseDevice(ctx context.Context, code string) (first bool, err error) {
+	key, ok := keyOf(devicePrefix, code)
+	if !ok {
+		return false, nil
+	}
+	err = s.s.Update(ctx, func(tx *store.Tx) error {
+		first = false
+		d, ok, err := s.devices.Get(tx, key)
+		if err != nil || !ok || d.Lapsed || d.judge(s.now()) != ErrExpired {
+			return err
+		}
+		first, d.Lapsed = true, true
+		return s.devices.Put(tx, key, d)
+	})
+	return first, err
 }
 
 // RedeemDevice uses a device code up. If offline is set, it begins a family of

@@ -202,36 +202,5 @@ func (s *Sessions) start(tx *store.Tx, g Grant) (token, key string, err error) {
 	g.Nonce = "" // that was for the first id token
 	f := family{Grant: g, Key: random(32), Generation: 1, Started: now, Created: now}
 	key = hex.EncodeToString(id)
-	if err := s.makeRoom(tx, g.UserID, key, now); err != nil {
-		return "", "", err
-	}
-	return f.token(id), key, s.families.Put(tx, key, f)
-}
-
-// maxFamilies is how many families a user can have at a time. Whoever has the
-// password, and signs in again and again, must not fill the store.
-const maxFamilies = 50
-
-// userFamilies is a user's families in the order of their sign-ins, under the
-// user's object id. Those that ended early stay in it until their turn comes.
-type userFamilies struct {
-	Keys []string  `json:"keys"`
-	Last time.Time `json:"last"` // sign-in
-}
-
-func (u *userFamilies) expires() time.Time { return u.Last.Add(refreshLife) }
-
-// makeRoom adds a family to those of its user, and ends the oldest if they
-// are too many.
-func (s *Sessions) makeRoom(tx *store.Tx, userID, key string, now time.Time) error {
-	u, _, err := s.ofUser.Get(tx, userID)
-	if err != nil {
-		return err
-	}
-	u.Keys, u.Last = append(u.Keys, key), now
-	for len(u.Keys) > maxFamilies {
-		s.families.Delete(tx, u.Keys[0])
-		u.Keys = u.Keys[1:]
-	}
-	return s.ofUser.Put(tx, userID, u)
+	return f.token(id), key, s.userFamilies.add(tx, g.UserID, key, f, now)
 }

@@ -13,8 +13,8 @@
 //     and what it gave ends when it is presented again;
 //   - the refresh tokens of a sign-in end together, as soon as one that was
 //     replaced is presented ([Sessions.Rotate]);
-//   - a person's sign-ins with refresh tokens are bounded in number: a new one
-//     ends the oldest;
+//   - what a person has of refresh tokens, browsers' sign-ins and authorization
+//     codes is bounded in number: a new one ends the oldest;
 //   - records that have expired are refused at once, and removed in time.
 //
 // Whether the person still exists, and has the same password, is for the
@@ -57,6 +57,10 @@ type Grant struct {
 	SignedIn time.Time `json:"signedIn"`        // when it was proved
 	SignInID string    `json:"signInId"`        // sid: GUID of the sign-in
 	Nonce    string    `json:"nonce,omitempty"` // of the authorization request
+
+	// Confidential is set if the client has a credential of its own and must
+	// present it with whatever this grant gives.
+	Confidential bool `json:"confidential,omitempty"`
 }
 
 // Options adjust Sessions. The zero value suits a server.
@@ -72,13 +76,16 @@ type Sessions struct {
 	log *slog.Logger
 
 	families *store.Table[family]
-	ofUser   *store.Table[userFamilies]
 	codes    *store.Table[codeRecord]
 	devices  *store.Table[deviceRecord]
 	userCode *store.Table[userCodeRecord]
 	browsers *store.Table[Browser]
 	flows    *store.Table[Flow]
 	secrets  *store.Table[secretRecord]
+
+	userFamilies *quota[family]
+	userCodes    *quota[codeRecord]
+	userBrowsers *quota[Browser]
 }
 
 // New declares the tables. Call it before Store.Load.
@@ -89,10 +96,9 @@ func New(s *store.Store, o Options) *Sessions {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sessions{
+	t := &Sessions{
 		s: s, now: o.Now, log: o.Log,
 		families: store.NewTable(s, "refreshfamily", store.TableOptions[family]{Mode: store.Sealed}),
-		ofUser:   store.NewTable(s, "userrefreshfamilies", store.TableOptions[userFamilies]{Mode: store.Sealed}),
 		codes:    store.NewTable(s, "authorizationcode", store.TableOptions[codeRecord]{Mode: store.Sealed}),
 		devices:  store.NewTable(s, "devicecode", store.TableOptions[deviceRecord]{Mode: store.Sealed}),
 		userCode: store.NewTable(s, "usercode", store.TableOptions[userCodeRecord]{Mode: store.Sealed}),
@@ -100,6 +106,13 @@ func New(s *store.Store, o Options) *Sessions {
 		flows:    store.NewTable(s, "signinflow", store.TableOptions[Flow]{Mode: store.Sealed}),
 		secrets:  store.NewTable(s, "sessionsecret", store.TableOptions[secretRecord]{Mode: store.Sealed}),
 	}
+	lists := func(name string) *store.Table[owned] {
+		return store.NewTable(s, name, store.TableOptions[owned]{Mode: store.Sealed})
+	}
+	t.userFamilies = &quota[family]{lists("userrefreshfamilies"), t.families, maxFamilies, refreshLife}
+	t.userCodes = &quota[codeRecord]{lists("userauthorizationcodes"), t.codes, maxCodes, codeMemory}
+	t.userBrowsers = &quota[Browser]{lists("userbrowsersessions"), t.browsers, maxBrowsers, BrowserLife}
+	return t
 }
 
 // secretRecord is a key that all servers share.

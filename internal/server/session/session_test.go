@@ -108,6 +108,64 @@ func TestAttackEndlessSignIns(t *testing.T) {
 	must(g.Rotate(t.Context(), theirs))(t)
 }
 
+// Nor do browsers and codes: those of others, and the latest, stay.
+func TestAttackEndlessBrowsersAndCodes(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	ctx := t.Context()
+	signIn := func(user, before string) string {
+		return must(g.SignIn(ctx, session.Browser{TenantID: "t", UserID: user, SignedIn: g.clock()}, before))(t)
+	}
+	signedIn := func(cookie string, want bool) {
+		t.Helper()
+		if _, ok, err := g.Browser(ctx, cookie); ok != want || err != nil {
+			t.Errorf("signed in: %v %v, want %v", ok, err, want)
+		}
+	}
+	theirs, one, two := signIn("v", ""), signIn("u", ""), signIn("u", "")
+	// One browser in which somebody signs in and out again and again is one.
+	cookie := ""
+	for range 60 {
+		cookie = signIn("u", cookie)
+	}
+	for range 60 {
+		if err := g.SignOut(ctx, cookie); err != nil {
+			t.Fatal(err)
+		}
+		cookie = signIn("u", "")
+	}
+	// Another user's browser that the person takes over does not count twice.
+	cookie = signIn("u", signIn("v", cookie))
+	signedIn(one, true)
+	for range 48 {
+		signIn("u", "")
+	}
+	signedIn(one, false)
+	signedIn(two, true)
+	signedIn(cookie, true)
+	signedIn(theirs, true)
+	signIn("u", "")
+	signedIn(two, false)
+
+	code := func(user string) string {
+		c := session.Code{Grant: grant}
+		c.UserID = user
+		return must(g.NewCode(ctx, c))(t)
+	}
+	other, first, second := code("v"), code("u"), code("u")
+	for range 98 {
+		code("u")
+	}
+	must(g.Code(ctx, first))(t)
+	last := code("u")
+	if _, err := g.Code(ctx, first); !errors.Is(err, session.ErrUnknown) {
+		t.Errorf("the first of too many codes: %v", err)
+	}
+	for _, c := range []string{other, second, last} {
+		must(g.RedeemCode(ctx, c, true))(t)
+	}
+}
+
 // The first refresh after the sign-in replaces the first token for good.
 func TestFirstRefreshTokenIsSpentAtOnce(t *testing.T) {
 	t.Parallel()

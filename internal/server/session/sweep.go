@@ -34,12 +34,14 @@ func (s *Sessions) Run(ctx context.Context) error {
 func (s *Sessions) Sweep(ctx context.Context) error {
 	return errors.Join(
 		sweep(ctx, s, s.families, (*family).expires),
-		sweep(ctx, s, s.ofUser, (*userFamilies).expires),
 		sweep(ctx, s, s.codes, (*codeRecord).expires),
 		sweep(ctx, s, s.devices, (*deviceRecord).expires),
 		sweep(ctx, s, s.userCode, (*userCodeRecord).expires),
 		sweep(ctx, s, s.browsers, (*Browser).expires),
 		sweep(ctx, s, s.flows, (*Flow).expires),
+		sweep(ctx, s, s.userFamilies.lists, s.userFamilies.expires),
+		sweep(ctx, s, s.userCodes.lists, s.userCodes.expires),
+		sweep(ctx, s, s.userBrowsers.lists, s.userBrowsers.expires),
 	)
 }
 

@@ -27,7 +27,7 @@ type authorization struct {
 	client directory.Client
 
 	redirectURI string // as presented
-	origin      string // of redirectURI
+	to          target // the same
 	mode        string
 	state       string
 
@@ -70,13 +70,17 @@ func (s *service) readAuthorization(r *http.Request) (*authorization, form, erro
 		return nil, nil, errMissing("redirect_uri")
 	}
 	var ok bool
-	if a.origin, ok = loopback(a.redirectURI); !ok || !a.client.PublicClient {
-		return nil, nil, errRedirect(a.redirectURI)
+	if a.to, ok = targetOf(&a.client, a.redirectURI); !ok {
+		return nil, nil, errRedirect(&a.client, a.redirectURI)
 	}
 	switch a.mode {
 	case "":
 		a.mode = modeQuery
-	case modeQuery, modeFragment, modePost:
+	case modePost:
+		if a.to.ownScheme {
+			return nil, nil, badRequest(70007, "unsupported_response_mode", "'%s' is not a supported value of 'response_mode' for the redirect URI '%s'.", a.mode, echo(a.redirectURI))
+		}
+	case modeQuery, modeFragment:
 	default:
 		return nil, nil, badRequest(70007, "unsupported_response_mode", "'%s' is not a supported value of 'response_mode'.", echo(a.mode))
 	}
@@ -271,6 +275,9 @@ func (s *service) signInRefused(r *http.Request, c *directory.Client, err error)
 	if e.Detail != "" {
 		reason += ": " + e.Detail
 	}
+	if e.Err != nil {
+		reason += ": " + echo(e.Err.Error())
+	}
 	level := slog.LevelInfo
 	if e.Quiet {
 		level = slog.LevelDebug
@@ -294,7 +301,7 @@ func (s *service) signInRefused(r *http.Request, c *directory.Client, err error)
 // askToSignIn shows the sign-in page.
 func (s *service) askToSignIn(w http.ResponseWriter, r *http.Request, a *authorization, status int, userName, problem string) error {
 	return s.showSignIn(w, r, status, &page{
-		Problem: problem, Client: a.client.DisplayName, Resource: agreedResource(r, a.scope), UserName: userName, Action: here(r), formTo: a.origin,
+		Problem: problem, Client: a.client.DisplayName, Resource: agreedResource(r, a.scope), UserName: userName, Action: here(r), formTo: a.to.source,
 	}, again(r))
 }
 
@@ -316,7 +323,7 @@ func (s *service) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 func (s *service) askToContinue(w http.ResponseWriter, r *http.Request, a *authorization, p *person) error {
 	return s.show(w, r, http.StatusOK, "confirm.html", &page{
 		Title: "Continue?", Client: a.client.DisplayName, Resource: agreedResource(r, a.scope), UserName: p.user.UserPrincipalName, DisplayName: p.user.DisplayName,
-		Action: here(r), CSRF: s.csrf(w, r), formTo: a.origin,
+		Action: here(r), CSRF: s.csrf(w, r), formTo: a.to.source,
 	})
 }
 
@@ -340,7 +347,7 @@ func again(r *http.Request) string {
 // giveCode ends a request with an authorization code.
 func (s *service) giveCode(w http.ResponseWriter, r *http.Request, a *authorization, p *person) error {
 	g := p.grant
-	g.ClientID, g.Scope, g.Nonce = a.client.AppID, a.scope, a.nonce
+	g.ClientID, g.Scope, g.Nonce, g.Confidential = a.client.AppID, a.scope, a.nonce, a.to.web
 	code, err := s.Sessions.NewCode(r.Context(), session.Code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge})
 	if err != nil {
 		return err
@@ -372,18 +379,18 @@ func (s *service) respond(w http.ResponseWriter, r *http.Request, a *authorizati
 	}
 	if a.mode == modePost {
 		return s.show(w, r, http.StatusOK, "post.html", &page{
-			Title: "One moment", Action: a.redirectURI, Fields: answer, formTo: a.origin, script: true,
+			Title: "One moment", Action: a.redirectURI, Fields: answer, formTo: a.to.source, script: true,
 		})
 	}
 	w.Header().Set("Referrer-Policy", "no-referrer")
-	w.Header().Set("Location", redirected(a.origin, a.mode, answer))
+	w.Header().Set("Location", redirected(a.redirectURI, a.mode, answer))
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
 }
 
 // logout ends the browser's sign-in. What programs were given before lives on:
-// they are signed out by themselves. There is no redirect afterwards: no
-// address is registered that it could go to.
+// they are signed out by themselves. There is no redirect afterwards: the
+// request does not say whose client it is, so no address can be compared.
 func (s *service) logout(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.realm(r); err != nil {
 		return err

@@ -172,12 +172,7 @@ func (s *service) deviceStep(w http.ResponseWriter, r *http.Request, f form) err
 		}
 		return s.askDeviceToContinue(w, r, d, p)
 	case "cancel":
-		if err := s.Sessions.Decide(r.Context(), d.code, nil); err != nil && !errors.Is(err, session.ErrUnknown) {
-			return err
-		}
-		return s.show(w, r, http.StatusOK, "message.html", &page{
-			Title: "Sign-in declined", Lines: []string{d.client.DisplayName + " was not signed in. You can close this window."},
-		})
+		return s.declineDevice(w, r, d, p)
 	case "continue":
 		if p == nil {
 			return s.askDeviceToSignIn(w, r, d, http.StatusOK, "", "You are not signed in any more. Sign in again.")
@@ -209,12 +204,41 @@ func (s *service) findDevice(r *http.Request, typed string) (*deviceSignIn, erro
 	return d, err
 }
 
+// operationDevice is what audit lines call a person's decision about a device
+// code.
+const operationDevice = "DeviceCodeApprove"
+
+// declineDevice refuses the device its token. p is nil if nobody has signed
+// in. The decision comes first: of two at the same moment one is made, and
+// what is refused needs no line to be safe.
+func (s *service) declineDevice(w http.ResponseWriter, r *http.Request, d *deviceSignIn, p *person) error {
+	if err := s.Sessions.Decide(r.Context(), d.code, nil); errors.Is(err, session.ErrUnknown) {
+		return s.askForCode(w, r, http.StatusBadRequest, "This code is not known, or no longer. Start again where it was shown.")
+	} else if err != nil {
+		return err
+	}
+	who := audit.Principal{AppID: d.client.AppID, TenantID: d.client.TenantID, Name: d.client.DisplayName}
+	if p != nil {
+		who = personal(&p.user, d.client.AppID)
+	}
+	err := s.Audit.Write(r.Context(), audit.Record{
+		Plane: "login", Operation: operationDevice, Object: d.client.AppID, Decision: audit.Deny,
+		Reason: "declined on the page; asked for from " + d.device.Remote, Principal: who,
+	})
+	if err != nil {
+		return err
+	}
+	return s.show(w, r, http.StatusOK, "message.html", &page{
+		Title: "Sign-in declined", Lines: []string{d.client.DisplayName + " was not signed in. You can close this window."},
+	})
+}
+
 // approveDevice lets the device have its token.
 func (s *service) approveDevice(w http.ResponseWriter, r *http.Request, d *deviceSignIn, p *person) error {
 	g := p.grant
 	g.ClientID, g.Scope = d.client.AppID, d.device.Scope
 	err := s.Audit.Write(r.Context(), audit.Record{
-		Plane: "login", Operation: "DeviceCodeApprove", Object: d.client.AppID, Decision: audit.Allow,
+		Plane: "login", Operation: operationDevice, Object: d.client.AppID, Decision: audit.Allow,
 		Reason: "asked for from " + d.device.Remote, Via: "deviceCode/" + g.SignInID, Principal: personal(&p.user, d.client.AppID),
 	})
 	if err != nil {

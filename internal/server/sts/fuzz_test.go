@@ -2,6 +2,7 @@ package sts
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -157,6 +158,31 @@ func FuzzLoopback(f *testing.F) {
 		}
 		if origin != u.Scheme+"://"+u.Host || strings.ContainsFunc(uri, unicode.IsSpace) {
 			t.Errorf("%q has origin %q", uri, origin)
+		}
+	})
+}
+
+// Two redirect URIs that count as the same but for the port are on this
+// machine for every reader of URLs, and have the same path and query.
+func FuzzSameButPort(f *testing.F) {
+	for _, s := range [][2]string{
+		{"http://localhost", "http://localhost:41234/"}, {"http://127.0.0.1:1/cb?x=1", "http://127.0.0.1:2/cb?x=1"}, {"http://[::1]/", "http://[::1]:9/"},
+		{"http://localhost/", "http://localhost:1@evil.test/"}, {"http://localhost/x", "http://localhost:1/x#y"},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, registered, uri string) {
+		if !sameButPort(registered, uri) {
+			return
+		}
+		a, err := url.Parse(registered)
+		if err != nil || a.User != nil || a.Fragment != "" { // nobody could register it
+			return
+		}
+		b, err := url.Parse(uri)
+		if err != nil || b.Scheme != "http" || b.User != nil || b.Hostname() != a.Hostname() || !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, b.Hostname()) ||
+			strings.TrimPrefix(b.EscapedPath(), "/") != strings.TrimPrefix(a.EscapedPath(), "/") || b.RawQuery != a.RawQuery || b.Fragment != "" {
+			t.Errorf("%q counts as %q", uri, registered)
 		}
 	})
 }

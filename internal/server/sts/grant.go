@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"strings"
 
 	"github.com/google/uuid"
@@ -17,6 +18,7 @@ import (
 // fills in its own steps of the pipeline and cannot forget a shared one.
 type userGrant struct {
 	via   string   // for the audit line
+	byURI bool     // whether the client must prove itself follows from the redirect URI of the sign-in
 	needs []string // parameters that it cannot do without
 
 	// find says who it is and what was agreed to, and uses nothing up.
@@ -55,32 +57,47 @@ const (
 func grantOf(grantType string) *userGrant {
 	switch grantType {
 	case grantPassword:
-		return &userGrant{"password", []string{"username", "password"}, (*exchange).passwordOwner, (*exchange).startFamily}
+		return &userGrant{"password", false, []string{"username", "password"}, (*exchange).passwordOwner, (*exchange).startFamily}
 	case grantRefresh:
-		return &userGrant{"refreshToken", []string{"refresh_token"}, (*exchange).refreshOwner, (*exchange).rotate}
+		return &userGrant{"refreshToken", true, []string{"refresh_token"}, (*exchange).refreshOwner, (*exchange).rotate}
 	case grantCode:
-		return &userGrant{"authorizationCode", []string{"code", "redirect_uri", "code_verifier"}, (*exchange).codeOwner, (*exchange).redeemCode}
+		return &userGrant{"authorizationCode", true, []string{"code", "redirect_uri", "code_verifier"}, (*exchange).codeOwner, (*exchange).redeemCode}
 	case grantDevice, grantDeviceGo:
-		return &userGrant{"deviceCode", nil, (*exchange).deviceOwner, (*exchange).redeemDevice}
+		return &userGrant{"deviceCode", false, nil, (*exchange).deviceOwner, (*exchange).redeemDevice}
 	}
 	return nil
 }
 
-// authenticatePerson lets the grant say who the token is to act as. People
-// sign in to public clients only: those have nothing to prove themselves with.
+// authenticatePerson lets the grant say who the token is to act as. A client
+// that people were sent back to at a web address proves itself besides, when
+// it redeems the code and whenever it refreshes. All others are public: they
+// have nothing to prove themselves with. Without any redirect URI an
+// application must be marked as public.
 func (x *exchange) authenticatePerson(c credential) (proof, error) {
+	client := proof{class: "0"}
 	switch {
-	case !x.client.PublicClient:
+	case !x.client.PublicClient && !(x.grant.byURI && x.client.Redirects.Any()):
 		return proof{}, errNotPublic(&x.client)
-	case c.secret != "" || c.assertion != "":
+	case c.none():
+	case !x.grant.byURI || len(x.client.Redirects.Web) == 0:
 		return proof{}, errPublicClient()
+	default:
+		var err error
+		if client, err = x.byCredential(c); err != nil {
+			return proof{}, err
+		}
 	}
 	p, err := x.grant.find(x)
 	if p != nil {
 		x.person = p // also of a refusal, for the audit line
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return proof{}, err
+	case p.grant.Confidential && c.none():
+		return proof{}, errNoCredential()
+	case !p.grant.Confidential && !c.none():
+		return proof{}, errPublicClient()
 	}
 	if x.realm.any() {
 		if err := x.settle(p.user.TenantID); err != nil {
@@ -89,7 +106,7 @@ func (x *exchange) authenticatePerson(c credential) (proof, error) {
 	} else if p.user.TenantID != x.realm.ID {
 		return proof{}, errOtherTenant(p.user.UserPrincipalName, &x.realm.Tenant)
 	}
-	return proof{class: "0", via: x.grant.via + "/" + p.grant.SignInID}, nil
+	return proof{class: client.class, via: x.grant.via + "/" + p.grant.SignInID}, nil
 }
 
 // settle makes the realm the person's own tenant.
@@ -253,10 +270,25 @@ func (x *exchange) deviceOwner() (*person, error) {
 			return nil, errOtherClient()
 		}
 	}
+	if errors.Is(err, session.ErrExpired) {
+		return nil, x.lapsed(code, &d)
+	}
 	if err != nil {
-		return nil, errDevice(err)
+		return known(g), errDevice(err)
 	}
 	return x.ownerOf(g)
+}
+
+// lapsed is the refusal of a device code that nobody redeemed in time. It is
+// written down once, however often the client asks.
+func (x *exchange) lapsed(code string, d *session.Device) error {
+	first, err := x.Sessions.LapseDevice(x.ctx, code)
+	if err != nil {
+		return err
+	}
+	e := errDeviceExpired().because("asked for from %s", d.Remote)
+	e.Quiet = !first
+	return e
 }
 
 func (x *exchange) redeemDevice(offline bool) (string, error) {

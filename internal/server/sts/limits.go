@@ -3,6 +3,7 @@ package sts
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,11 +17,15 @@ import (
 // run at once.
 //
 // A wrong password counts against the user, the address and the pair of them.
-// The pair is the tightest: who guesses from elsewhere does not soon lock the
-// right person out. The user is counted whether it exists or not.
+// The pair is the tightest by far, and a pair that was right lately does not
+// count against the user at all: a stranger with many addresses can use up what
+// is left for a name, but does not lock the person out where the person is.
+// What remains is a stranger at the person's own address. The user is counted
+// whether it exists or not.
 type limits struct {
 	pair    buckets // wrong passwords of one user name from one address
-	user    buckets // wrong passwords of one user name from anywhere
+	user    buckets // wrong passwords of one user name from all addresses that it is not at home at
+	homes   homes
 	address buckets // wrong passwords from one address: spraying
 	code    buckets // wrong user codes from one address
 	devices begun   // device codes
@@ -43,7 +48,7 @@ func newBegun() begun {
 func newLimits() *limits {
 	return &limits{
 		pair:    buckets{size: 8, every: 30 * time.Second},
-		user:    buckets{size: 40, every: 10 * time.Second},
+		user:    buckets{size: 200, every: 5 * time.Second}, // so some 17,000 guesses a day at one password, from however many addresses
 		address: buckets{size: 60, every: 3 * time.Second},
 		code:    buckets{size: 10, every: 6 * time.Second},
 		devices: newBegun(),
@@ -125,10 +130,14 @@ func (b *buckets) forget(now time.Time) {
 func (l *limits) guess(user, remote string, now time.Time) (right func(), err error) {
 	from := network(remote)
 	user = strings.ToLower(user)
-	counts := []struct {
+	type count struct {
 		b   *buckets
 		key string
-	}{{&l.address, from}, {&l.pair, from + " " + user}, {&l.user, user}}
+	}
+	counts := []count{{&l.address, from}, {&l.pair, from + " " + user}}
+	if !l.homes.has(user, from, now) {
+		counts = append(counts, count{&l.user, user})
+	}
 	undo := func(n int) {
 		for _, c := range counts[:n] {
 			c.b.giveBack(c.key, now)
@@ -140,7 +149,57 @@ func (l *limits) guess(user, remote string, now time.Time) (right func(), err er
 			return nil, errTooManyGuesses(wait)
 		}
 	}
-	return func() { undo(len(counts)) }, nil
+	return func() {
+		undo(len(counts))
+		l.homes.add(user, from, now)
+	}, nil
+}
+
+// homes are the addresses at which users have lately been right.
+type homes struct {
+	mu   sync.Mutex
+	held map[string][]home // by user, the latest last
+}
+
+type home struct {
+	network string
+	at      time.Time
+}
+
+// The limits of homes. Only who has a password adds one, and only to its own
+// user's.
+const (
+	homeLife = 30 * 24 * time.Hour
+	maxHomes = 8
+)
+
+func (h *homes) has(user, network string, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.held[user], func(o home) bool { return o.network == network && now.Sub(o.at) < homeLife })
+}
+
+func (h *homes) add(user, network string, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.held == nil {
+		h.held = map[string][]home{}
+	}
+	of := slices.DeleteFunc(h.held[user], func(o home) bool { return o.network == network || now.Sub(o.at) >= homeLife })
+	if len(of) >= maxHomes {
+		of = slices.Delete(of, 0, len(of)-maxHomes+1)
+	}
+	h.held[user] = append(of, home{network, now})
+	if len(h.held) > maxBuckets { // users that have not been here for long go first
+		for u, of := range h.held {
+			if now.Sub(of[len(of)-1].at) >= homeLife {
+				delete(h.held, u)
+			}
+		}
+		if len(h.held) > maxBuckets {
+			clear(h.held)
+		}
+	}
 }
 
 // begin counts one.

@@ -65,7 +65,7 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	if n := tries(newLimits(), names, one("192.0.2.1")); n != 60 {
 		t.Errorf("%d names from one address", n)
 	}
-	if n := tries(newLimits(), one("Ada@contoso.example"), addresses); n != 40 {
+	if n := tries(newLimits(), one("Ada@contoso.example"), addresses); n != 200 {
 		t.Errorf("%d addresses at one name", n)
 	}
 	l := newLimits()
@@ -79,8 +79,84 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	right()
-	if n := tries(l, one("ada@contoso.example"), addresses); n != 32 {
+	if n := tries(l, one("ada@contoso.example"), addresses); n != 192 {
 		t.Errorf("%d tries are left", n)
+	}
+}
+
+// A stranger with many addresses uses up what a name has. The person signs in
+// all the same from where the person signed in before, and the stranger guesses
+// no more by that.
+func TestAttackLockOut(t *testing.T) {
+	t.Parallel()
+	const ada, at = "ada@contoso.example", "192.0.2.1"
+	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	l := newLimits()
+	ok := func(user, from string) bool { _, err := l.guess(user, from, now); return err == nil }
+	right := func(user, from string) {
+		t.Helper()
+		r, err := l.guess(user, from, now)
+		if err != nil {
+			t.Fatalf("%s from %s: %v", user, from, err)
+		}
+		r()
+	}
+	flood := func(user string) (n int) {
+		for i := range 3000 {
+			if ok(user, fmt.Sprintf("198.51.%d.%d", i/250, i%250)) {
+				n++
+			}
+		}
+		return n
+	}
+	right("ADA@contoso.example", at)
+	right(ada, "2001:db8:1:2::3")
+	for range 100 {
+		right(ada, at)
+	}
+	if n := flood(ada); n != 200 {
+		t.Errorf("%d guesses", n)
+	}
+	if ok(ada, "203.0.113.1") {
+		t.Error("a place where nobody was right is looked at")
+	}
+	right(ada, at)
+	right(ada, "2001:db8:1:2:ffff::1")
+	for i := range 9 { // at home, too, one can be wrong a few times only
+		if ok(ada, at) != (i < 8) {
+			t.Errorf("wrong at home, %d", i)
+		}
+	}
+	if n := flood("bob@contoso.example"); n != 200 || ok("bob@contoso.example", at) {
+		t.Errorf("%d guesses at another name, from Ada's home too", n)
+	}
+	now = now.Add(10 * time.Minute)
+	if n := flood(ada); n != 120 {
+		t.Errorf("%d guesses ten minutes later", n)
+	}
+	right(ada, at)
+	// A place is at home for a month after it was right last.
+	now = now.Add(homeLife)
+	flood(ada)
+	if ok(ada, at) {
+		t.Error("at home for ever")
+	}
+	// How many places there are, and users who have some, is bounded.
+	now = now.Add(time.Hour)
+	for i := range 3 * maxHomes {
+		right(ada, fmt.Sprintf("10.0.0.%d", i))
+	}
+	flood(ada)
+	for i := range 3 * maxHomes {
+		if ok(ada, fmt.Sprintf("10.0.0.%d", i)) != (i >= 2*maxHomes) {
+			t.Errorf("place %d", i)
+		}
+	}
+	for i := range maxBuckets + 5 {
+		l.homes.add(fmt.Sprint(i), at, now)
+	}
+	if n := len(l.homes.held); n > maxBuckets {
+		t.Errorf("%d users are held", n)
 	}
 }
 

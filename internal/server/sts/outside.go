@@ -198,27 +198,19 @@ func (s *service) endOutside(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	flow, err := s.Sessions.TakeFlow(r.Context(), q["state"])
-	if errors.Is(err, session.ErrUnknown) || errors.Is(err, session.ErrExpired) {
-		return errForeignForm().because("state: %v", err)
+	if errors.Is(err, session.ErrUnknown) {
+		return errForeignForm().because("state: %v", err) // nobody's: no audit line
+	}
+	// A flow is taken once, and how many are begun is limited: from here on each
+	// refusal is written down.
+	client := &directory.Client{} // none yet: the page that follows asks for one
+	if errors.Is(err, session.ErrExpired) {
+		return s.signInRefused(r, client, errForeignForm().because("state: %v", err))
 	}
 	if err != nil {
 		return err
 	}
-	// Whoever began must be the one who comes back: else somebody could send a
-	// person a link that signs the person in as somebody else.
-	secret, ok := cookie(r, formCookie)
-	if !ok || !hmac.Equal([]byte(csrfOf(secret)), []byte(flow.Binding)) {
-		return errForeignForm().because("the sign-in began in another browser")
-	}
-	if code := q["error"]; code != "" {
-		return refuse(http.StatusForbidden, 65004, "access_denied", "The identity provider refused: %s", echo(code))
-	}
-	claims, err := s.outsideClaims(r.Context(), &flow, q["code"])
-	if err != nil {
-		return errOutside(err)
-	}
-	client := &directory.Client{} // none yet: the page that follows asks for one
-	p, err := s.outsidePerson(r.Context(), claims)
+	p, err := s.outsideAnswer(r, &flow, q)
 	if err != nil {
 		return s.signInRefused(r, client, err)
 	}
@@ -227,6 +219,25 @@ func (s *service) endOutside(w http.ResponseWriter, r *http.Request) error {
 	}
 	http.Redirect(w, r, flow.Return, http.StatusSeeOther)
 	return nil
+}
+
+// outsideAnswer is the person whom the provider's answer to a flow is about.
+func (s *service) outsideAnswer(r *http.Request, flow *session.Flow, q form) (*person, error) {
+	// Whoever began must be the one who comes back: else somebody could send a
+	// person a link that signs the person in as somebody else.
+	secret, ok := cookie(r, formCookie)
+	if !ok || !hmac.Equal([]byte(csrfOf(secret)), []byte(flow.Binding)) {
+		return nil, errForeignForm().because("the sign-in began in another browser")
+	}
+	if code := q["error"]; code != "" {
+		return nil, refuse(http.StatusForbidden, 65004, "access_denied", "The identity provider refused: %s", echo(code)).
+			because("the identity provider answered %s", echo(code))
+	}
+	claims, err := s.outsideClaims(r.Context(), flow, q["code"])
+	if err != nil {
+		return nil, errOutside(err)
+	}
+	return s.outsidePerson(r.Context(), claims)
 }
 
 // outsideClaims is what is read of the provider's id token.

@@ -276,3 +276,63 @@ func TestAttackOutside(t *testing.T) {
 	none.get("/signin/oidc?return=%2Fdevicelogin").has(404, "No identity provider")
 	none.get(callback("x")).has(404, "No identity provider")
 }
+
+// Each answer of the provider that signs nobody in leaves one audit line; what
+// belongs to no sign-in that was begun here leaves none.
+func TestOutsideRefusalsAreWrittenDown(t *testing.T) {
+	t.Parallel()
+	g, p := startOutside(t)
+	for what, c := range map[string]struct {
+		claims map[string]any
+		answer string                                    // of the token endpoint
+		back   func(b *browser, state string) *pageShown // the way back; the right one if nil
+		status int
+		reason string
+	}{
+		"nobody here":   {claims: map[string]any{"email": "eve@contoso.example"}, status: 403, reason: "AADSTS50020: there is no user eve@contoso.example"},
+		"another nonce": {claims: map[string]any{"nonce": "x"}, status: 502, reason: "AADSTS90061: the id token has another nonce"},
+		"expired token": {claims: map[string]any{"exp": g.clock().Add(-time.Hour).Unix()}, status: 502, reason: "AADSTS90061: verify id token: "},
+		"not an answer": {answer: "nonsense", status: 502, reason: "AADSTS90061: redeem code: "},
+		"no id token":   {answer: `{"access_token":"x","token_type":"Bearer"}`, status: 502, reason: "AADSTS90061: the answer has no id token"},
+		"refused": {back: func(b *browser, state string) *pageShown {
+			return b.get("/signin/oidc/callback?error=access_denied%0A&state=" + state)
+		}, status: 403, reason: "AADSTS65004: the identity provider answered access_denied?"},
+		"wrong code": {back: func(b *browser, state string) *pageShown {
+			return b.get("/signin/oidc/callback?code=wrong&state=" + state)
+		}, status: 502, reason: `AADSTS90061: redeem code: status 400, error "invalid_grant"`},
+		"another browser": {back: func(_ *browser, state string) *pageShown { return g.browser(ownHost).get(callback(state)) }, status: 403, reason: "AADSTS165000: the sign-in began in another browser"},
+		"too late":        {back: func(b *browser, state string) *pageShown { g.advance(10 * time.Minute); return b.get(callback(state)) }, status: 403, reason: "AADSTS165000: state: expired"},
+	} {
+		b := g.browser(ownHost)
+		state := b.get(authorizeQuery()).leave(p).Get("state")
+		p.mu.Lock()
+		p.claims, p.answer = merge(p.claims, c.claims), c.answer
+		p.mu.Unlock()
+		if c.back == nil {
+			c.back = func(b *browser, state string) *pageShown { return b.get(callback(state)) }
+		}
+		before := g.lines()
+		if q := c.back(b, state); q.Code != c.status {
+			t.Errorf("%s: %d %s", what, q.Code, q.Body)
+		}
+		line := g.lastAudit()
+		if n := g.lines() - before; n != 1 || line["operationName"] != "SignIn" || line["decision"] != "deny" || !strings.HasPrefix(line["reason"], c.reason) {
+			t.Errorf("%s: %d lines, %v", what, n, line)
+		}
+		// The same again is nobody's.
+		before = g.lines()
+		for _, again := range []string{callback(state), callback("pkf1_x"), "/signin/oidc/callback?error=x&state=" + state, "/signin/oidc/callback"} {
+			b.get(again).has(403, "Invalid request")
+		}
+		if n := g.lines() - before; n != 0 {
+			t.Errorf("%s: %d lines about nobody", what, n)
+		}
+	}
+	g.noSecrets(providerSecret, "the-code", "a secret detail")
+
+	// Without an audit line there is no answer either, not even a refusal.
+	b := g.browser(ownHost)
+	state := b.get(authorizeQuery()).leave(p).Get("state")
+	g.audit.breakDown()
+	b.get("/signin/oidc/callback?error=x&state="+state).has(500, "AADSTS50000")
+}

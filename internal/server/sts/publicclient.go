@@ -41,7 +41,7 @@ func (s *service) findClient(ctx context.Context, r *realm, clientID string) (di
 		return c, err
 	case !ok:
 		return c, errClientUnknown(clientID, &r.Tenant)
-	case c.ServicePrincipalID == "" && !c.PublicClient:
+	case c.ServicePrincipalID == "" && !c.PublicClient && !c.Redirects.Any(): // it can act neither for itself nor for people
 		return c, errNoServicePrincipal(&c)
 	case !c.Enabled:
 		return c, errClientDisabled(&c)

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -325,6 +326,9 @@ func (g *rig) lastAudit() map[string]string {
 	return m
 }
 
+// lines is how many audit lines there are.
+func (g *rig) lines() int { return strings.Count(g.audit.String(), "\n") }
+
 // buffer is a writer that may be read while it is written.
 type buffer struct {
 	mu   sync.Mutex
@@ -339,6 +343,13 @@ func (b *buffer) Write(p []byte) (int, error) {
 		return 0, b.fail
 	}
 	return b.b.Write(p)
+}
+
+// breakDown makes every later write fail.
+func (b *buffer) breakDown() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = errors.New("the disk is full")
 }
 
 func (b *buffer) String() string {

@@ -330,7 +330,7 @@ func TestAttackAuditOfNobody(t *testing.T) {
 func TestAttackConsentSwap(t *testing.T) {
 	t.Parallel()
 	g := start(t)
-	app, err := g.dir.CreateApplication(t.Context(), directory.Application{TenantID: tenantID, DisplayName: "Phone", PublicClient: true})
+	app, err := g.dir.CreateApplication(t.Context(), directory.Application{TenantID: tenantID, DisplayName: "Phone", PublicClient: true, Redirects: directory.Redirects{Public: []string{"http://localhost"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -689,6 +689,28 @@ func TestBrowserSignIn(t *testing.T) {
 	b.get("/common/oauth2/v2.0/logout").has(200, "Nobody is signed in")
 }
 
+// podkey exec shows the page under our own name to a person whose program
+// knows Azure's names alone.
+func TestCodeIsGoodUnderOtherNames(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	a := g.tokenAt(azureHost, "organizations", byCode(g.code()))
+	if c := g.accept(a); c.Issuer != "https://sts.windows.net/"+tenantID+"/" || c.ObjectID != g.user.ObjectID {
+		t.Errorf("%+v", c)
+	}
+	if _, id := claimsOf(t, a.text("id_token")); id["iss"] != "https://"+azureHost+"/"+tenantID+"/v2.0" || id["nonce"] != "n1" {
+		t.Errorf("id token %v", id)
+	}
+	g.accept(g.tokenAt(azureHost, tenantID, byRefresh(a.text("refresh_token"), armScope)))
+	// A scope that names Azure's own resources means the same on either page.
+	code := g.code("scope", "https://graph.microsoft.com/.default openid")
+	f := byCode(code)
+	f.Set("scope", "https://graph.microsoft.com/.default openid")
+	if c := g.accept(g.tokenAt(azureHost, tenantID, f)); c.Audience != "https://graph.microsoft.com" {
+		t.Errorf("aud %q", c.Audience)
+	}
+}
+
 func TestResponseModes(t *testing.T) {
 	t.Parallel()
 	g := start(t)
@@ -970,6 +992,85 @@ func TestDeviceCode(t *testing.T) {
 	b.get("/devicelogin").submit("action", "code", "user_code", user).has(400, "not known")
 	g.refuse(g.tokenAt(ownHost, "organizations", byDevice("x")), 400, "bad_verification_code", 70019)
 	g.refuse(g.tokenAt(ownHost, "organizations", url.Values{"client_id": {azCLI}, "grant_type": {"device_code"}}), 400, "invalid_request", 900144)
+}
+
+// A device code that gives nothing leaves one audit line, however often its
+// client asks.
+func TestDeviceRefusalsAreWrittenDown(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	app, err := g.dir.CreateApplication(t.Context(), directory.Application{TenantID: tenantID, DisplayName: "Phone", PublicClient: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := g.browser(ownHost)
+	for _, client := range []string{azCLI, app.AppID} {
+		ask := func() (device, user string) {
+			a := g.do(post(ownHost, "/"+tenantID+"/oauth2/v2.0/devicecode", url.Values{"client_id": {client}, "scope": {azScope}}.Encode()))
+			return a.text("device_code"), a.text("user_code")
+		}
+		poll := func(device, oauth string, code int) {
+			t.Helper()
+			f := byDevice(device)
+			f.Set("client_id", client)
+			g.refuse(g.tokenAt(ownHost, tenantID, f), 400, oauth, code)
+		}
+		one := func(what string, do func(), want map[string]string) {
+			t.Helper()
+			before := g.lines()
+			do()
+			line := g.lastAudit()
+			if n := g.lines() - before; n != 1 {
+				t.Errorf("%s, %s: %d lines", client, what, n)
+			}
+			for k, v := range want {
+				if !strings.Contains(line[k], v) {
+					t.Errorf("%s, %s: %v", client, what, line)
+				}
+			}
+		}
+		// Somebody who has not signed in says no.
+		device, user := ask()
+		p := b.get("/devicelogin").submit("action", "code", "user_code", user).has(200, "Sign in")
+		one("declined by nobody", func() {
+			p.submit("action", "cancel").has(200, "declined")
+			p.submit("action", "cancel").has(400, "not known")
+			poll(device, "authorization_declined", 70018)
+			poll(device, "authorization_declined", 70018)
+		}, map[string]string{"operationName": "DeviceCodeApprove", "decision": "deny", "appid": client, "reason": "declined on the page; asked for from 192.0.2.1"})
+		// Somebody who has.
+		device, user = ask()
+		p = b.get("/devicelogin").submit("action", "code", "user_code", user).submit("action", "signin", "username", userName, "password", password)
+		one("declined", func() {
+			p.has(200, "Sign in to another device?").submit("action", "cancel").has(200, "declined")
+			poll(device, "authorization_declined", 70018)
+		}, map[string]string{"operationName": "DeviceCodeApprove", "decision": "deny", "oid": g.user.ObjectID, "appid": client})
+		// Nobody says anything.
+		device, _ = ask()
+		g.advance(15 * time.Minute)
+		one("expired", func() {
+			poll(device, "expired_token", 70020)
+			poll(device, "expired_token", 70020)
+		}, map[string]string{"operationName": "TokenIssue", "decision": "deny", "appid": client, "reason": "AADSTS70020: asked for from 192.0.2.1"})
+		// One that was redeemed, again.
+		device, user = ask()
+		p = b.get("/devicelogin").submit("action", "code", "user_code", user).has(200, "Sign in to another device?")
+		p.submit("action", "continue").has(200, "You have signed in")
+		f := byDevice(device)
+		f.Set("client_id", client)
+		g.accept(g.tokenAt(ownHost, tenantID, f))
+		one("replayed", func() { poll(device, "invalid_grant", 54005) }, map[string]string{"decision": "deny", "oid": g.user.ObjectID, "reason": "presented again"})
+		g.advance(time.Hour)
+		_ = g.store.Sweep(t.Context())
+		b = g.browser(ownHost)
+	}
+	// What stands for nothing leaves nothing.
+	before := g.lines()
+	g.refuse(g.tokenAt(ownHost, tenantID, byDevice("pkd1_x")), 400, "bad_verification_code", 70019)
+	b.get("/devicelogin").submit("action", "cancel", "user_code", "BCDFGHJKL").has(400, "not known")
+	if n := g.lines() - before; n != 0 {
+		t.Errorf("%d lines about nobody", n)
+	}
 }
 
 func TestDeviceCodeRefusals(t *testing.T) {

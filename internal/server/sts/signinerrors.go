@@ -107,6 +107,13 @@ func errCode(err error) error {
 	return err
 }
 
+// deviceExpired is the number of [errDeviceExpired].
+const deviceExpired = 70020
+
+func errDeviceExpired() *Error {
+	return badRequest(deviceExpired, "expired_token", "OAuth 2.0 device flow error. The device code has expired. Ask for a new one.")
+}
+
 // errDevice is the refusal of a device code, or the news that there is none
 // yet.
 func errDevice(err error) error {
@@ -116,11 +123,13 @@ func errDevice(err error) error {
 		e.Quiet = true
 		return e
 	case errors.Is(err, session.ErrDeclined):
-		return badRequest(70018, "authorization_declined", "OAuth 2.0 device flow error. The user has declined.")
+		e := badRequest(70018, "authorization_declined", "OAuth 2.0 device flow error. The user has declined.")
+		e.Quiet = true // it was written down when the person declined
+		return e
 	case errors.Is(err, session.ErrUnknown):
 		return badRequest(70019, "bad_verification_code", "OAuth 2.0 device flow error. The device code is not known, or no longer.")
 	case errors.Is(err, session.ErrExpired):
-		return badRequest(70020, "expired_token", "OAuth 2.0 device flow error. The device code has expired. Ask for a new one.")
+		return errDeviceExpired()
 	case errors.Is(err, session.ErrReused):
 		return badRequest(54005, invalidGrant, "The device code was already redeemed. Ask for a new one.").
 			because("a device code was presented again: the refresh tokens that it gave are revoked")

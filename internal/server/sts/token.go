@@ -117,6 +117,8 @@ type credential struct {
 	assertion string
 }
 
+func (c *credential) none() bool { return c.secret == "" && c.assertion == "" }
+
 // jwtBearer is the only kind of client assertion that there is.
 const jwtBearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -199,11 +201,19 @@ func (x *exchange) authenticate(c credential) (proof, error) {
 		return x.authenticatePerson(c)
 	}
 	switch {
-	case c.secret == "" && c.assertion == "":
+	case c.none():
 		return proof{}, errNoCredential()
 	case x.client.PublicClient:
 		return proof{}, errPublicClient()
-	case c.secret != "":
+	case x.client.ServicePrincipalID == "":
+		return proof{}, errNoServicePrincipal(&x.client)
+	}
+	return x.byCredential(c)
+}
+
+// byCredential verifies what the client presented.
+func (x *exchange) byCredential(c credential) (proof, error) {
+	if c.secret != "" {
 		return x.bySecret(c.secret)
 	}
 	return x.byAssertion(c.assertion)
@@ -264,13 +274,14 @@ func (x *exchange) refused(err error) error {
 // Others get no audit line: anyone could fill the disk with them. The ids of
 // first-party clients are known to all, so naming one is naming nobody. A
 // password that was looked at is written down also if there is no such user,
-// so that the work is the same; how many are looked at is limited.
+// so that the work is the same; how many are looked at is limited. So is the
+// number of device codes, each of which expires once.
 func (x *exchange) aboutSomebody(e *Error) bool {
 	switch {
 	case x.client.AppID == "":
 		return false
 	case firstParty(x.client.AppID) != "":
-		return x.person != nil || e.Code == wrongPassword
+		return x.person != nil || e.Code == wrongPassword || e.Code == deviceExpired
 	}
 	return true
 }
