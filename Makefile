@@ -29,6 +29,15 @@ test: ## all tests that need no root and no network but modules
 acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only login -version newest"
 	cd test && $(GO) run ./acceptance $(ARGS)
 
+.PHONY: e2e
+e2e: ## a real Kubernetes, on this machine; root and Linux; builds it the first time; ARGS="-run Walkthrough -v"
+	cd test && $(GO) test -tags e2e -count=1 -timeout 60m ./e2e $(ARGS)
+
+.PHONY: image
+image: ## bin/podkey-image.tar: the container image for amd64 and arm64, as an OCI archive
+	@mkdir -p $(BIN)
+	$(GO) run ./tools/image -o $(BIN)/podkey-image.tar
+
 .PHONY: race
 race: ## the main module's tests under the race detector
 	$(GO) test -race -short -timeout 30m ./...
@@ -53,7 +62,7 @@ FUZZLOG  := $(shell mktemp -u)
 lint: ## format, tidy modules, vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted, run gofmt -w on:" >&2; echo "$$out" >&2; exit 1; fi
 	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
-	@set -e; for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/$(BIN)/staticcheck ./...); done
+	@set -e; for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(GO) mod tidy -diff && $(GO) vet -tags e2e ./... && $(CURDIR)/$(BIN)/staticcheck -tags e2e ./...); done
 
 .PHONY: clean
 clean: ## remove what was built here

@@ -20,7 +20,7 @@ const tenant = "8e8f1d70-1ac5-4b0e-9c0e-6d1f2f5b7a01"
 func TestRender(t *testing.T) {
 	for name, values := range map[string]string{
 		"default":      "tenantID: " + tenant,
-		"own-names":    "tenantID: " + tenant + "\nauthorityHost: https://login.podkey.example/\ntrust: {ca: \"-----BEGIN CERTIFICATE-----\\nAA==\\n-----END CERTIFICATE-----\\n\", env: {AZURE_REGIONAL_AUTHORITY_NAME: podkey}}",
+		"own-names":    "tenantID: " + tenant + "\nauthorityHost: https://login.podkey.example/\ntrust: {ca: \"-----BEGIN CERTIFICATE-----\\nAA==\\n-----END CERTIFICATE-----\\n\"}\nownNames: true",
 		"cert-manager": "tenantID: " + tenant + "\nwebhook: {replicas: 3, certificates: {existingSecret: podkey-serving, injectCAFrom: podkey-system/podkey-serving}, annotations: {admissions.enforcer/disabled: \"true\"}, advice: false}\nimage: {repository: registry.example/podkey, digest: \"sha256:00\"}",
 	} {
 		v, err := chart.ParseValues([]byte(values))

@@ -24,7 +24,7 @@ func (e *requiredError) Error() string { return e.message }
 // parse parses the templates, with the functions of Helm's that they use,
 // which do what Helm's do.
 func parse() (*template.Template, error) {
-	t := template.New("").Option("missingkey=error")
+	t := template.New("").Option("missingkey=zero")
 	funcs := template.FuncMap{
 		"toYaml": func(v any) (string, error) {
 			b, err := yaml.Marshal(v)

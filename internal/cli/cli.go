@@ -123,7 +123,8 @@ Start here:  podkey demo`,
 	})
 	root.AddCommand(
 		newServer(), newExec(), newRun(), newDemo(), newBootstrap(),
-		newAzCloud(), newCluster(), newUser(), newKeys(), newAudit(), newConfig(), newVersion(),
+		newAzCloud(), newCluster(), newUser(), newKeys(), newAudit(), newConfig(), newVersion(), newOpenURL(),
+		newProxy(), newProxyInit(), newTrust(), newWebhook(),
 	)
 	return root
 }

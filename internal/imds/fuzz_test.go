@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path"
 	"strings"
 	"testing"
 
@@ -19,6 +20,8 @@ func FuzzHandler(f *testing.F) {
 	f.Add("/msi/token?api-version=2019-08-01&resource=r&client_id=c", "", secret, "localhost:80")
 	f.Add("/msi/token/?api-version=2017-09-01&resource=r&clientid=c", "", secret, "[::1]:80")
 	f.Add("/metadata/instance/compute?api-version=1&format=text", "TRUE", "x", "attacker.example")
+	f.Add("/metadata/attested/../Identity/oauth2/token?api-version=1", "true", "", "169.254.169.254")
+	f.Add("/Metadata/scheduledevents?api-version=1", "true", "", "169.254.169.254")
 	f.Fuzz(func(t *testing.T, target, metadata, header, host string) {
 		u, err := url.Parse(target)
 		if err != nil {
@@ -27,6 +30,13 @@ func FuzzHandler(f *testing.F) {
 		asked := 0
 		h := &imds.Handler{
 			Secret: secret, Metadata: true, Instance: map[string]any{"compute": map[string]any{}},
+			Other: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				first, _, _ := strings.Cut(strings.TrimPrefix(strings.ToLower(path.Clean(r.URL.Path)), "/metadata/"), "/")
+				if first == "identity" || first == "" || !strings.EqualFold(metadata, "true") {
+					t.Errorf("%q was passed on", target)
+				}
+				_, _ = w.Write([]byte("{}"))
+			}),
 			Token: func(_ context.Context, a imds.Ask) (imds.Token, error) {
 				asked++
 				if a.Resource == "" {

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -76,8 +77,20 @@ type Handler struct {
 	// for an address that only one pod reaches.
 	Metadata bool
 
+	// HeaderOptional serves IMDS to requests without the header Metadata too,
+	// for programs that were written against an endpoint that did not ask for
+	// it. A service in the pod that fetches URLs for strangers can then be
+	// made to fetch tokens.
+	HeaderOptional bool
+
 	// Instance is what /metadata/instance answers, by member; nil serves none.
 	Instance map[string]any
+
+	// Other answers what else is asked below /metadata, after the same checks.
+	// It is never given a path that its server could take for one below
+	// /metadata/identity, where another identity's token might be. Nil answers
+	// nothing.
+	Other http.Handler
 
 	Now func() time.Time // clock; time.Now if nil
 	Log *slog.Logger     // told of failures; slog.DiscardHandler if nil
@@ -100,18 +113,24 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		// A page in somebody's browser whose name was made to resolve to us.
 		return refuse(http.StatusForbidden, "The host must be an address.")
 	}
-	path := strings.TrimSuffix(r.URL.Path, "/")
+	at := strings.TrimSuffix(r.URL.Path, "/")
 	query, err := singles(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
 	switch {
-	case path == AppServicePath && h.Secret != "":
+	case at == AppServicePath && h.Secret != "":
 		return h.appService(w, r, query)
-	case h.Metadata && metadataPath(path) == "/identity/oauth2/token":
+	case h.Metadata && metadataPath(at) == "/identity/oauth2/token":
 		return h.metadataToken(w, r, query)
-	case h.Metadata && h.Instance != nil && strings.HasPrefix(metadataPath(path)+"/", "/instance/"):
-		return h.instance(w, r, strings.TrimPrefix(metadataPath(path), "/instance"), query)
+	case h.Metadata && h.Instance != nil && strings.HasPrefix(metadataPath(at)+"/", "/instance/"):
+		return h.instance(w, r, strings.TrimPrefix(metadataPath(at), "/instance"), query)
+	case h.Metadata && h.Other != nil && besideIdentity(r.URL):
+		if err := h.metadataRequest(r); err != nil {
+			return err
+		}
+		h.Other.ServeHTTP(w, r)
+		return nil
 	}
 	return &Error{Status: http.StatusNotFound, Code: "not_found", Description: "There is nothing at this path."}
 }
@@ -124,6 +143,21 @@ func metadataPath(path string) string {
 		return ""
 	}
 	return path[len(prefix):]
+}
+
+// besideIdentity reports whether a path is below /metadata and, however its
+// server reads it, not below /metadata/identity: no dot segments, empty
+// segments, escapes or parameters, on which servers differ.
+func besideIdentity(u *url.URL) bool {
+	p := strings.TrimSuffix(u.Path, "/")
+	for _, c := range []byte(p) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`\%;`, c) >= 0 {
+			return false
+		}
+	}
+	below, ok := strings.CutPrefix(metadataPath(p), "/")
+	first, _, _ := strings.Cut(below, "/")
+	return ok && u.RawPath == "" && path.Clean(p) == p && !strings.EqualFold(first, "identity")
 }
 
 // plainHost reports whether a Host header is what a client sends that was
@@ -157,7 +191,7 @@ func singles(raw string) (map[string]string, error) {
 func ask(query map[string]string) (Ask, error) {
 	a := Ask{Resource: query["resource"]}
 	if a.Resource == "" {
-		return a, refuse(http.StatusBadRequest, "The parameter resource is missing.")
+		return a, refuse(http.StatusBadRequest, "The resource parameter is required.")
 	}
 	named := 0
 	for _, p := range []struct {
@@ -182,8 +216,8 @@ func ask(query map[string]string) (Ask, error) {
 // appService answers GET {IDENTITY_ENDPOINT}?api-version=2019-08-01 and, for
 // clients of MSI_ENDPOINT, 2017-09-01.
 func (h *Handler) appService(w http.ResponseWriter, r *http.Request, query map[string]string) error {
-	if r.Method != http.MethodGet {
-		return refuse(http.StatusMethodNotAllowed, "The method must be GET.")
+	if err := getOnly(r); err != nil {
+		return err
 	}
 	presented := r.Header.Get("X-Identity-Header")
 	switch query["api-version"] {
@@ -212,7 +246,10 @@ func (h *Handler) appService(w http.ResponseWriter, r *http.Request, query map[s
 
 // metadataToken answers GET /metadata/identity/oauth2/token.
 func (h *Handler) metadataToken(w http.ResponseWriter, r *http.Request, query map[string]string) error {
-	if err := metadataRequest(r); err != nil {
+	if err := h.metadataRequest(r); err != nil {
+		return err
+	}
+	if err := getOnly(r); err != nil {
 		return err
 	}
 	if query["api-version"] == "" {
@@ -236,7 +273,10 @@ func (h *Handler) metadataToken(w http.ResponseWriter, r *http.Request, query ma
 
 // instance answers GET /metadata/instance, whole or a member of it.
 func (h *Handler) instance(w http.ResponseWriter, r *http.Request, path string, query map[string]string) error {
-	if err := metadataRequest(r); err != nil {
+	if err := h.metadataRequest(r); err != nil {
+		return err
+	}
+	if err := getOnly(r); err != nil {
 		return err
 	}
 	if query["api-version"] == "" {
@@ -261,15 +301,19 @@ func (h *Handler) instance(w http.ResponseWriter, r *http.Request, path string, 
 
 // metadataRequest refuses what IMDS refuses: a request that an ordinary
 // client of a web server could have been talked into.
-func metadataRequest(r *http.Request) error {
-	if !strings.EqualFold(r.Header.Get("Metadata"), "true") {
+func (h *Handler) metadataRequest(r *http.Request) error {
+	if !h.HeaderOptional && !strings.EqualFold(r.Header.Get("Metadata"), "true") {
 		return refuse(http.StatusBadRequest, "Required metadata header not specified")
 	}
-	for _, h := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
-		if len(r.Header.Values(h)) > 0 {
+	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
+		if len(r.Header.Values(name)) > 0 {
 			return refuse(http.StatusBadRequest, "The request was forwarded.")
 		}
 	}
+	return nil
+}
+
+func getOnly(r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return refuse(http.StatusMethodNotAllowed, "The method must be GET.")
 	}

@@ -195,6 +195,30 @@ func TestFailuresOfTheSource(t *testing.T) {
 	}
 }
 
+// TestHeaderOptional: what was forwarded is refused all the same, and so is a
+// name that only DNS knows.
+func TestHeaderOptional(t *testing.T) {
+	s := httptest.NewServer(&imds.Handler{
+		Metadata: true, HeaderOptional: true,
+		Token: func(context.Context, imds.Ask) (imds.Token, error) {
+			return imds.Token{Value: "t", Expires: expires}, nil
+		},
+	})
+	defer s.Close()
+	at := s.URL + "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=r"
+	for name, c := range map[string]struct {
+		header map[string]string
+		status int
+	}{
+		"nothing": {nil, 200}, "false": {map[string]string{"Metadata": "false"}, 200},
+		"forwarded": {map[string]string{"X-Forwarded-For": "10.0.0.1"}, 400}, "rebound": {map[string]string{"Host": "attacker.example"}, 403},
+	} {
+		if status, _, m := do(t, "GET", at, c.header); status != c.status {
+			t.Errorf("%s: HTTP %d %v, want %d", name, status, m, c.status)
+		}
+	}
+}
+
 // TestNothingUnasked: protocols that were not switched on are not there.
 func TestNothingUnasked(t *testing.T) {
 	s := httptest.NewServer(&imds.Handler{Token: func(context.Context, imds.Ask) (imds.Token, error) {

@@ -30,9 +30,9 @@ import (
 const (
 	caYears = 10
 
-	// backdate is how far in the past a certificate's validity begins, so
+	// Backdate is how far in the past a certificate's validity begins, so
 	// that a client whose clock is a little behind accepts a new one.
-	backdate = time.Hour
+	Backdate = time.Hour
 )
 
 // CA is a root that signs leaves. Both fields are set; a CA is safe for
@@ -68,7 +68,7 @@ func NewCA(commonName string, now time.Time, permitted ...string) (*CA, error) {
 	}
 	t := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: commonName, Organization: []string{"Podkey"}},
-		NotBefore:             now.Add(-backdate).UTC().Truncate(time.Second),
+		NotBefore:             now.Add(-Backdate).UTC().Truncate(time.Second),
 		NotAfter:              now.AddDate(caYears, 0, 0).UTC().Truncate(time.Second),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,

@@ -99,7 +99,7 @@ func (ca *CA) Issue(l Leaf, now time.Time) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}
-	notBefore := now.Add(-backdate).UTC().Truncate(time.Second)
+	notBefore := now.Add(-Backdate).UTC().Truncate(time.Second)
 	if notBefore.Before(ca.Cert.NotBefore) {
 		notBefore = ca.Cert.NotBefore
 	}

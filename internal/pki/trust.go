@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -49,6 +50,87 @@ func Bundle(pems ...[]byte) []byte {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	return out
+}
+
+// ParseTrusted parses PEM text in which somebody says whom to trust: one or
+// more certificates, and no other block. Unlike [Certificates] it passes
+// nothing over but text between blocks: a certificate that is left out would
+// be missed later, and a private key in such a place has leaked.
+func ParseTrusted(text []byte) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for len(text) > 0 {
+		b, rest := pem.Decode(text)
+		// pem.Decode goes on to the next block behind one that is damaged.
+		begun := bytes.Count(text[:len(text)-len(rest)], []byte("-----BEGIN"))
+		switch {
+		case b == nil && begun == 0 && !bytes.Contains(rest, []byte("-----BEGIN")):
+			text = nil
+			continue
+		case b == nil || begun != 1:
+			return nil, errors.New("a PEM block is damaged")
+		case strings.Contains(b.Type, "PRIVATE KEY"):
+			return nil, errors.New("there is a private key where only certificates belong: replace it, others can have read it")
+		case b.Type != "CERTIFICATE":
+			return nil, fmt.Errorf("there is a PEM block %q, which is no certificate", b.Type)
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(out)+1, err)
+		}
+		out = append(out, c)
+		text = rest
+	}
+	if len(out) == 0 {
+		return nil, errors.New("there is no PEM certificate")
+	}
+	return out, nil
+}
+
+// What [WriteTrust] calls its files. The password protects nothing, as the
+// store holds public certificates; Java wants one, and this is the one that
+// everybody uses.
+const (
+	TrustBundleFile    = "ca-bundle.pem"
+	TrustStoreFile     = "truststore.p12"
+	TrustStorePassword = "changeit"
+)
+
+// WriteTrust writes the certificates of the PEM texts into a directory, in
+// the two forms that clients read: a PEM bundle and a PKCS#12 trust store.
+// Each file is replaced in one step.
+func WriteTrust(dir string, mode fs.FileMode, pems ...[]byte) (bundle, store string, err error) {
+	p12, err := TrustStoreP12(TrustStorePassword, pems...)
+	if err != nil {
+		return "", "", err
+	}
+	bundle, store = filepath.Join(dir, TrustBundleFile), filepath.Join(dir, TrustStoreFile)
+	if err := ReplaceFile(bundle, Bundle(pems...), mode); err != nil {
+		return "", "", err
+	}
+	return bundle, store, ReplaceFile(store, p12, mode)
+}
+
+// ReplaceFile replaces a file in one step: a reader sees the old content or
+// the new, and the mode is the one given whatever the umask. Nothing is
+// synced: it is for files that nobody needs after their writer's machine or
+// pod has died.
+func ReplaceFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600 from the start
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 // TrustStoreP12 is a PKCS#12 trust store, as Java reads it (8u301 and newer),

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +58,92 @@ func FuzzBundle(f *testing.F) {
 			t.Error("a text given twice counts twice")
 		}
 	})
+}
+
+func TestParseTrusted(t *testing.T) {
+	a, b := rootPEM(t, "a"), rootPEM(t, "b")
+	key := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: []byte("secret")})
+	broken := []byte("-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n")
+	got, err := ParseTrusted(bytes.Join([][]byte{a, []byte("# the next one\n"), b, []byte("\n")}, nil))
+	if d := cmp.Diff([]string{"a", "b"}, names(got)); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	for name, c := range map[string]struct{ text, err string }{
+		"nothing":                       {"", "no PEM certificate"},
+		"blanks":                        {" \n\n", "no PEM certificate"},
+		"no PEM":                        {"MIIB", "no PEM certificate"},
+		"a key":                         {string(key), "private key"},
+		"a key behind a certificate":    {string(a) + string(key), "private key"},
+		"a broken key":                  {string(broken), "damaged"},
+		"a broken key and certificate":  {string(broken) + string(a), "damaged"},
+		"a certificate and broken key":  {string(a) + string(broken), "damaged"},
+		"an unfinished certificate":     {string(a) + string(b[:len(b)/2]), "damaged"},
+		"another block":                 {string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("k")})), "PUBLIC KEY"},
+		"a block that says it and lies": {string(a) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("c")})), "certificate 2"},
+	} {
+		got, err := ParseTrusted([]byte(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v, error %v; want one with %q", name, names(got), err, c.err)
+		}
+	}
+}
+
+func FuzzParseTrusted(f *testing.F) {
+	a := rootPEM(f, "a")
+	f.Add(a)
+	f.Add(append([]byte("-----BEGIN PRIVATE KEY-----\n"), a...))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := ParseTrusted(in)
+		if err != nil {
+			return
+		}
+		if len(got) != bytes.Count(in, []byte("-----BEGIN")) {
+			t.Errorf("%d certificates in %q", len(got), in)
+		}
+		if len(Certificates(in)) == 0 {
+			t.Errorf("the lenient parser finds nothing in %q", in)
+		}
+	})
+}
+
+func TestWriteTrust(t *testing.T) {
+	dir := t.TempDir()
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	for _, name := range []string{"a", "b"} { // twice: files are replaced
+		ca := rootPEM(t, name)
+		bundle, store, err := WriteTrust(dir, 0o644, ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(bundle)
+		if err != nil || !bytes.Equal(got, ca) || bundle != filepath.Join(dir, "ca-bundle.pem") {
+			t.Errorf("%s: %v, %q", bundle, err, got)
+		}
+		p12, err := os.ReadFile(store)
+		if err != nil || store != filepath.Join(dir, "truststore.p12") {
+			t.Fatal(store, err)
+		}
+		certs, err := pkcs12.DecodeTrustStore(p12, TrustStorePassword)
+		if d := cmp.Diff([]string{name}, names(certs)); err != nil || d != "" {
+			t.Errorf("trust store: %v (-want +got):\n%s", err, d)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v: want two files and no leftovers", entries, err)
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err != nil || fi.Mode() != 0o644 {
+			t.Errorf("%s: mode %v, %v", e.Name(), fi.Mode(), err)
+		}
+	}
+	if _, _, err := WriteTrust(filepath.Join(dir, "none"), 0o644, rootPEM(t, "a")); err == nil {
+		t.Error("a directory that is not there was written to")
+	}
+	if _, _, err := WriteTrust(dir, 0o644, []byte("nothing")); err == nil {
+		t.Error("files without a certificate were written")
+	}
 }
 
 func TestTrustStoreP12(t *testing.T) {

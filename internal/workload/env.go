@@ -86,10 +86,6 @@ func (e *Env) Apply(parent []string) []string {
 	return out
 }
 
-// trustPassword protects nothing: the store holds public certificates. Java
-// wants one, and this is the one that everybody uses.
-const trustPassword = "changeit"
-
 // ExecEnv writes the trust files and returns the variables that make clients
 // use the proxy and trust the certificates.
 //
@@ -154,16 +150,8 @@ func ExecEnv(o ExecOptions) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
-	bundle := filepath.Join(dir, "ca-bundle.pem")
-	if err := writeFile(bundle, pki.Bundle(slices.Concat(o.CAs, roots)...)); err != nil {
-		return nil, err
-	}
-	p12, err := pki.TrustStoreP12(trustPassword, slices.Concat(o.CAs, roots)...)
+	bundle, store, err := pki.WriteTrust(dir, 0o600, slices.Concat(o.CAs, roots)...)
 	if err != nil {
-		return nil, err
-	}
-	store := filepath.Join(dir, "truststore.p12")
-	if err := writeFile(store, p12); err != nil {
 		return nil, err
 	}
 	java, err := javaOptions(lookup(o.Parent, "JAVA_TOOL_OPTIONS"), store, addr)
@@ -254,7 +242,7 @@ func javaOptions(old, store string, proxy netip.AddrPort) (string, error) {
 	opts := []string{
 		"-Djavax.net.ssl.trustStore=" + quoted,
 		"-Djavax.net.ssl.trustStoreType=PKCS12",
-		"-Djavax.net.ssl.trustStorePassword=" + trustPassword,
+		"-Djavax.net.ssl.trustStorePassword=" + pki.TrustStorePassword,
 		"-Dhttps.proxyHost=" + proxy.Addr().String(),
 		fmt.Sprintf("-Dhttps.proxyPort=%d", proxy.Port()),
 		"-Dhttp.nonProxyHosts=" + strings.Join(direct, "|"),

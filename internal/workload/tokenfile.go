@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/podkey/podkey/internal/pki"
 )
 
 const (
@@ -65,7 +67,7 @@ func (f *TokenFile) Write(ctx context.Context) error {
 	if err := privateDir(filepath.Dir(f.Path)); err != nil {
 		return fmt.Errorf("federated token file: %w", err)
 	}
-	if err := writeFile(f.Path, []byte(token)); err != nil {
+	if err := pki.ReplaceFile(f.Path, []byte(token), 0o600); err != nil {
 		return fmt.Errorf("federated token file: %w", err)
 	}
 	// In floating point no life is long enough to overflow.

@@ -17,6 +17,7 @@ func TestWalkthroughRBAC(t *testing.T) {
 	ns := w.namespace(t, "wlipoc")
 	issuer := w.must(t, `
 		export RESOURCE_GROUP=shop CLUSTER_NAME=shop-cluster
+		az aks get-credentials --resource-group "${RESOURCE_GROUP}" --name "${CLUSTER_NAME}" --overwrite-existing
 		az aks update --resource-group "${RESOURCE_GROUP}" --name "${CLUSTER_NAME}" --enable-oidc-issuer --enable-workload-identity -o none
 		az aks show --name "${CLUSTER_NAME}" --resource-group "${RESOURCE_GROUP}" --query "oidcIssuerProfile.issuerUrl" --output tsv`)
 	if !strings.HasSuffix(strings.TrimSpace(issuer), "/") {
@@ -181,10 +182,15 @@ EOF
 		kubectl apply -f deployment.yaml
 		kubectl -n demoapp rollout status deployment/demoappdeployment --timeout=60s`)
 	// A visitor: another pod, by the Service's name.
-	w.shows(t, `kubectl -n demoapp run visitor --image=`+busyboxRef+` --image-pull-policy=Never --restart=Never --rm -i --quiet -- wget -q -O - http://demoservice.demoapp.svc.cluster.local/`,
-		"Discovered The weights of a state of the art AI model as of")
-	// The policy allows nothing else, and the person who looks has no policy.
-	w.refused(t, `az keyvault secret show --vault-name demoappkv -n AGISecret`, "Forbidden")
+	w.apply(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: visitor, namespace: demoapp}
+spec:
+  restartPolicy: Never
+  containers: [{name: visitor, image: `+busyboxRef+`, imagePullPolicy: Never, command: [wget, -q, -O, "-", "http://demoservice/"]}]`)
+	w.logged(t, "demoapp", "visitor", "Discovered The weights of a state of the art AI model as of")
+	w.shows(t, `az keyvault secret show --vault-name demoappkv -n AGISecret --query value -o tsv`, "The weights of a state of the art AI model as of")
 }
 
 // TestWalkthroughPolicies is the walkthrough that gives an identity get on

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ const (
 	domain  = "podkey.example" // of the server's own names
 	group   = "shop"           // resource group
 	cluster = "shop-cluster"   // the lab's, as a managed cluster
+	system  = "podkey-system"  // namespace of podkey in the cluster
 )
 
 // world is what all tests share: one cluster, one podkey server beside it, a
@@ -99,7 +101,45 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return x, x.register(ctx)
+	if err := x.register(ctx); err != nil {
+		return nil, err
+	}
+	return x, x.install(ctx, nil)
+}
+
+// install installs podkey by its Helm chart, for Azure's names, with values
+// over those that every test needs.
+func (x *world) install(ctx context.Context, values map[string]any) error {
+	var ca []byte
+	for _, name := range []string{"azure-ca.pem", "ca.pem"} {
+		b, err := os.ReadFile(filepath.Join(x.server.Data, name))
+		if err != nil {
+			return err
+		}
+		ca = append(ca, b...)
+	}
+	repository, tag, _ := strings.Cut(podkeyRef, ":")
+	all := map[string]any{
+		"tenantID": x.server.Operator.TenantID,
+		"image":    map[string]any{"repository": repository, "tag": tag},
+		"trust":    map[string]any{"ca": string(ca)},
+		"webhook":  map[string]any{"drainSeconds": 1, "logLevel": "debug"},
+	}
+	maps.Copy(all, values)
+	manifests, err := helm(all)
+	if err != nil {
+		return err
+	}
+	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + system + "}\n---\n"
+	if _, err := x.Kubectl(ctx, namespace+manifests, "apply", "-f", "-"); err != nil {
+		return err
+	}
+	if _, err := x.Kubectl(ctx, "", "-n", system, "rollout", "status", "deployment/podkey-webhook", "--timeout=60s"); err != nil {
+		seen, _ := x.Kubectl(ctx, "", "-n", system, "describe", "pods")
+		logs, _ := x.Kubectl(ctx, "", "-n", system, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=30")
+		return fmt.Errorf("%w\n%s\n%s", err, seen, logs)
+	}
+	return nil
 }
 
 func (x *world) stop() {

@@ -1,0 +1,83 @@
+package admission_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podkey/podkey/internal/admission"
+)
+
+// aContainer is a container as Deployments have them, about 1.6 KiB.
+func aContainer(i int) string {
+	var env []string
+	for j := range 8 {
+		env = append(env, fmt.Sprintf(`{"name":"SETTING_%d","value":"some-value-of-an-ordinary-length-%d"}`, j, j))
+	}
+	env = append(env, `{"name":"POD_IP","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"status.podIP"}}}`)
+	probe := `{"httpGet":{"path":"/healthz","port":8080,"scheme":"HTTP"},"initialDelaySeconds":5,"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3}`
+	return fmt.Sprintf(`{"name":"c%d","image":"registry.example.com/team/service:v1.2.3","args":["--listen=:8080","--verbose"],"ports":[{"name":"http","containerPort":8080,"protocol":"TCP"}],
+		"env":[%s],"resources":{"limits":{"cpu":"500m","memory":"256Mi"},"requests":{"cpu":"100m","memory":"128Mi"}},
+		"volumeMounts":[{"name":"data","mountPath":"/data"},{"name":"kube-api-access-x","readOnly":true,"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}],
+		"livenessProbe":%s,"readinessProbe":%s,"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"IfNotPresent",
+		"securityContext":{"capabilities":{"drop":["ALL"]},"runAsNonRoot":true,"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":false}}`, i, strings.Join(env, ","), probe, probe)
+}
+
+// reviews are those that the benchmarks are about, by name.
+func reviews(t testing.TB) map[string][]byte {
+	of := func(n int) []byte {
+		var all []string
+		for i := range n {
+			all = append(all, aContainer(i))
+		}
+		p := pod(t, map[string]string{"prometheus.io/scrape": "true", "kubectl.kubernetes.io/last-applied-configuration": strings.Repeat("x", 500)},
+			`"containers":[`+strings.Join(all, ",")+`],"volumes":[{"name":"data","emptyDir":{}}],"tolerations":[{"key":"a","operator":"Exists"}],"schedulerName":"default-scheduler"`)
+		return review(t, p)
+	}
+	return map[string][]byte{"minimal": review(t, pod(t, nil, oneApp)), "typical": of(3), "huge": of(200)}
+}
+
+// BenchmarkMutate is the time of one admission, from body to body. The 99th
+// percentile is to be below a millisecond.
+func BenchmarkMutate(b *testing.B) {
+	everything := admission.Config{NativeSidecars: true, Trust: &admission.Trust{CA: ca}, CustomEndpoint: endpoint()}
+	all := reviews(b)
+	for _, size := range []string{"minimal", "typical", "huge"} {
+		for name, c := range map[string]admission.Config{"plain": {}, "everything": everything} {
+			b.Run(size+"/"+name, func(b *testing.B) {
+				r, body := rules(b, c), all[size]
+				b.ReportAllocs()
+				b.SetBytes(int64(len(body)))
+				times := make([]time.Duration, 0, 100_000)
+				for b.Loop() {
+					start := time.Now()
+					if res := r.Mutate(context.Background(), body, known.lookup); res.Outcome != admission.Mutated {
+						b.Fatalf("%s", res.Body)
+					}
+					times = append(times, time.Since(start))
+				}
+				slices.Sort(times)
+				b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+			})
+		}
+	}
+}
+
+// BenchmarkAdvise is the same for the webhook that warns.
+func BenchmarkAdvise(b *testing.B) {
+	r := rules(b, admission.Config{})
+	for name, body := range reviews(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(body)))
+			for b.Loop() {
+				if res := r.Advise(context.Background(), body, known.lookup); res.Outcome != admission.Silent {
+					b.Fatalf("%s", res.Body)
+				}
+			}
+		})
+	}
+}

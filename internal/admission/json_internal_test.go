@@ -1,0 +1,109 @@
+package admission
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// oneSkipped wraps a text in an object, where it is passed over.
+func oneSkipped(s string) error {
+	r := &reader{s: `{"x":` + s + `}`}
+	for range r.members {
+	}
+	r.end()
+	return r.err
+}
+
+// The reader accepts what encoding/json accepts, down to the depth that it
+// goes to.
+func TestReaderIsStrict(t *testing.T) {
+	for _, s := range []string{
+		`0`, `-0`, `01`, `1.`, `.5`, `1.5`, `1e5`, `1E+5`, `1e`, `1e+`, `-`, `+1`, `--1`, `0x1`, `1_000`, `NaN`,
+		`true`, `tru`, `truee`, `false`, `null`, `nul`, `True`,
+		`""`, `"`, `"a`, `"\n"`, `"\x"`, `"\u12"`, `"\u123g"`, `"\u+123"`, `"\u0041"`, "\"\t\"", "\"\x7f\"", `"\`, "\"\xff\"",
+		`[]`, `[`, `[1]`, `[1,]`, `[,1]`, `[1 2]`, `[1}`, `[]]`, ` [ 1 , 2 ] `,
+		`{}`, `{`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `{"a" 1}`, `{"a":1]`, `{"a":1}}`, "{ \"a\" :\r\n\t1 }", `{"a":1,"a":2}`,
+		``, ` `, `,`, `:`, "\x00", "\u00a01", `/**/1`, `'a'`,
+	} {
+		if got, want := oneSkipped(s) == nil, json.Valid([]byte(`{"x":`+s+`}`)); got != want {
+			t.Errorf("%q: accepted %t, encoding/json %t", s, got, want)
+		}
+	}
+	nest := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	if oneSkipped(nest(maxDepth-1)) != nil || oneSkipped(nest(maxDepth)) == nil {
+		t.Error("the depth is not as said")
+	}
+}
+
+func TestReaderReadsStrings(t *testing.T) {
+	for _, s := range []string{
+		``, `plain`, `é`, `\"\\\/\b\f\n\r\t`, `\u0041\u00e9\u20ac`, `\ud83d\ude00`, `\ud83d`, `\ud83dx`, `\ude00\ud83d`, `\ud83d\u0041`, `\ud83d\ud83d\ude00`, `a\u0000b`,
+	} {
+		var want string
+		if err := json.Unmarshal([]byte(`"`+s+`"`), &want); err != nil {
+			t.Fatal(err)
+		}
+		r := &reader{s: `"` + s + `"`}
+		if got := r.text(); got != want || r.err != nil || r.i != len(r.s) {
+			t.Errorf("%s: %q, %v, not %q", s, got, r.err, want)
+		}
+	}
+}
+
+func TestReaderFindsNamesGivenTwice(t *testing.T) {
+	for _, n := range []int{1, 31, 32, 33, 100} {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(`"` + strings.Repeat("k", i+1) + `":{"a":1,"b":2},`)
+		}
+		read := func(s string) error {
+			r := &reader{s: s}
+			for range r.members {
+				for range r.members {
+				}
+			}
+			r.end()
+			return r.err
+		}
+		if err := read("{" + b.String() + `"last":{}}`); err != nil {
+			t.Errorf("%d names: %v", n, err)
+		}
+		for _, again := range []int{1, n} {
+			if err := read("{" + b.String() + `"` + strings.Repeat("k", again) + `":{}}`); err == nil {
+				t.Errorf("name %d of %d occurs twice unseen", again, n)
+			}
+		}
+	}
+}
+
+// FuzzReader: what encoding/json takes for an object, the reader takes too, with
+// the same members.
+func FuzzReader(f *testing.F) {
+	f.Add(`{"a":"\ud83d\u0041","b":[1,{"c":null}]}`)
+	f.Add(`{"a":1,"\u0061":2}`)
+	f.Fuzz(func(t *testing.T, s string) {
+		var want map[string]json.RawMessage
+		valid := json.Unmarshal([]byte(s), &want) == nil && want != nil
+		got := map[string]string{}
+		r := &reader{s: s}
+		for key := range r.members {
+			got[strings.ToValidUTF8(key, "\ufffd")] = r.raw()
+		}
+		r.end()
+		if r.err != nil {
+			if valid && !strings.Contains(r.err.Error(), "occurs twice") && !strings.Contains(r.err.Error(), "nested more than") {
+				t.Fatalf("%q is refused: %v", s, r.err)
+			}
+			return
+		}
+		if !valid && strings.TrimSpace(s) != "null" {
+			t.Fatalf("%q is accepted", s)
+		}
+		for k, v := range got {
+			if w, ok := want[k]; ok && v != "" && !json.Valid([]byte(v)) || v != "" && ok && len(v) != len(strings.TrimSpace(string(w))) {
+				t.Fatalf("member %q: %q, not %q", k, v, w)
+			}
+		}
+	})
+}

@@ -1,0 +1,358 @@
+package admission
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Rules decide on pods by one configuration. They may be used concurrently.
+type Rules struct {
+	config    Config
+	variables map[string]bool // all that may be set or looked at
+}
+
+// New checks the configuration.
+func New(c Config) (*Rules, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Rules{config: c.withDefaults(), variables: map[string]bool{}}
+	for _, name := range []string{
+		clientName, tenantName, fileName, authorityName,
+		endpointProxyName, endpointSNIName, endpointFileName, endpointDataName,
+		identityEndpointName, identityHeader.name, podName, podNamespaceName, nodeName,
+	} {
+		r.variables[name] = true
+	}
+	for _, v := range trustVariables {
+		r.variables[v.name] = true
+	}
+	for _, v := range c.Extra {
+		r.variables[v.Name] = true
+	}
+	return r, nil
+}
+
+// Mutate answers a review of the creation of a pod. Every pod that is sent gets
+// an identity: the API server sends those with the label. Anything but the
+// creation of a pod, and the mirror of a static pod, which may have no token,
+// is let through as it is.
+func (r *Rules) Mutate(ctx context.Context, review []byte, lookup Lookup) Response {
+	q, err := r.decodeReview(review, false)
+	if err != nil {
+		return q.deny(&denial{BadReview, err.Error()})
+	}
+	if q.operation != "CREATE" && q.operation != "" || q.subResource != "" {
+		return q.allow(Skipped, nil)
+	}
+	if d := q.checkPod(); d != nil {
+		return q.deny(d)
+	}
+	if _, ok := q.object.annotations.get(mirrorAnnotation); ok {
+		return q.allow(SkippedMirror, nil)
+	}
+	sa, d := account(ctx, lookup, q.namespace, q.object.serviceAccount)
+	if d != nil {
+		return q.deny(d)
+	}
+	ops, d := r.patch(&q.object.pod, &sa)
+	if d != nil {
+		return q.deny(d)
+	}
+	outcome := Mutated
+	if ops == nil {
+		outcome = Unchanged
+	}
+	out := q.allow(outcome, ops)
+	out.NoClientID = sa.Annotations[clientIDAnnotation] == ""
+	return out
+}
+
+// plan is everything that one pod gets.
+type plan struct {
+	rules *Rules
+	pod   *pod
+	proxy proxy
+	trust bool
+
+	skip      []string // containers that are not touched
+	audience  string   // of the token
+	variables []variable
+	mounts    []wantedMount
+	encoded   map[string][]byte // variables and mounts, by name and path
+
+	patch  patch
+	lacked []variable // reused
+	values [][]byte   // reused
+}
+
+// wantedMount is one that every container gets.
+type wantedMount struct {
+	volume, path string
+	token        string // where in the volume the token is; empty if it holds none
+	what         string // for messages
+}
+
+func (m *wantedMount) spec() mountSpec {
+	return mountSpec{Name: m.volume, MountPath: m.path, ReadOnly: true}
+}
+
+func (m *wantedMount) json() []byte { return encode(m.spec()) }
+
+// patch is what a pod of that service account lacks.
+func (r *Rules) patch(p *pod, sa *ServiceAccount) ([]byte, *denial) {
+	x := plan{rules: r, pod: p, trust: r.config.Trust != nil && !p.windows, audience: r.config.Audience}
+	var d *denial
+	if x.proxy, d = r.wantedProxy(p); d != nil {
+		return nil, d
+	}
+	seconds, d := expiration(p.annotations, sa)
+	if d != nil {
+		return nil, d
+	}
+	if v, ok := p.annotations.get(skipAnnotation); ok {
+		for name := range strings.SplitSeq(v, ";") {
+			x.skip = append(x.skip, strings.TrimSpace(name))
+		}
+	}
+
+	layout := r.config.Profile.layout(p)
+	x.variables = []variable{
+		{name: clientName, value: sa.Annotations[clientIDAnnotation]},
+		{name: tenantName, value: sa.tenant(r.config.TenantID)},
+		{name: fileName, value: layout.file},
+		{name: authorityName, value: r.config.AuthorityHost},
+	}
+	var more map[string]any
+	if e := r.config.CustomEndpoint; e.chosen(p.annotations) {
+		x.audience, more = e.Audience, e.source()
+		x.variables = append(x.variables, e.variables(layout.places[0].path)...)
+	}
+	for _, v := range r.config.Extra {
+		x.variables = append(x.variables, variable{name: v.Name, value: v.Value, authority: true})
+	}
+	for _, at := range layout.places {
+		x.mounts = append(x.mounts, wantedMount{layout.volume, at.path, at.token, "the token"})
+	}
+	volumes := [][]byte{encode(layout.projected(x.audience, seconds, more))}
+	names := []string{layout.volume}
+	if x.trust {
+		x.variables = append(x.variables, trustVariables...)
+		x.mounts = append(x.mounts, wantedMount{trustName, trustPath, "", "what is to be trusted"})
+		volumes, names = append(volumes, encode(trustVolume)), append(names, trustName)
+	}
+
+	// Changes of the user's containers first, by the indices that they have
+	// before ours are put among them.
+	if d := x.containers("/spec/initContainers", p.initContainers.items, true); d != nil {
+		return nil, d
+	}
+	if d := x.containers("/spec/containers", p.containers.items, false); d != nil {
+		return nil, d
+	}
+	x.inject()
+	x.volumes(names, volumes)
+	return x.patch.bytes(), nil
+}
+
+// The variables of every container. Each name that is set must be known to
+// [New].
+const (
+	clientName    = "AZURE_CLIENT_ID"
+	tenantName    = "AZURE_TENANT_ID"
+	fileName      = "AZURE_FEDERATED_TOKEN_FILE"
+	authorityName = "AZURE_AUTHORITY_HOST"
+)
+
+// role is what a container is to us.
+type role int
+
+const (
+	users  role = iota // the user's: gets token and trust
+	server             // the proxy: gets them too, whatever is to be skipped
+	helper             // needs neither: what sets up the redirection, what writes the trust files
+	skipped
+)
+
+// role depends on names alone, so that a container of ours is treated in a
+// second pass as it was when it was injected.
+func (x *plan) role(name string, initial bool) role {
+	switch {
+	case x.proxy.on && name == proxyName:
+		return server
+	case x.proxy.on && !x.proxy.appService && initial && name == proxyInitName,
+		x.trust && initial && name == trustName:
+		return helper
+	case slices.Contains(x.skip, name):
+		return skipped
+	}
+	return users
+}
+
+// missing are the variables that a container is to have and does not. They are
+// good until the next call.
+func (x *plan) missing(c *container, as role) []variable {
+	out := x.lacked[:0]
+	add := func(vars []variable) {
+		for _, v := range vars {
+			if v.value == "" && v.field == "" {
+				continue
+			}
+			if _, ok := c.variable(v.name); ok {
+				continue
+			}
+			if v.unless != "" {
+				if _, ok := c.variable(v.unless); ok {
+					continue
+				}
+			}
+			if v.authority {
+				if a, ok := c.variable(authorityName); ok && (!a.literal || a.value != x.rules.config.AuthorityHost) {
+					continue
+				}
+			}
+			out = append(out, v)
+		}
+	}
+	add(x.variables)
+	if as == server {
+		add(x.proxy.own())
+	} else {
+		add(x.proxy.variables())
+	}
+	x.lacked = out
+	return out
+}
+
+// containers adds to each of the pod's containers.
+func (x *plan) containers(at string, all []container, initial bool) *denial {
+	for i := range all {
+		c := &all[i]
+		as := x.role(c.name, initial)
+		if as == helper || as == skipped {
+			continue
+		}
+		x.values = x.values[:0]
+		vars := x.missing(c, as)
+		for j := range vars {
+			x.values = append(x.values, x.once(vars[j].name, vars[j].json))
+		}
+		x.patch.appendAll(x.values, c.env.present, at, i, "/env")
+
+		x.values = x.values[:0]
+		for j := range x.mounts {
+			m := &x.mounts[j]
+			has, ok := c.mounted(m.path)
+			if !ok {
+				x.values = append(x.values, x.once(m.path, m.json))
+				continue
+			}
+			switch {
+			case has.volume == m.volume:
+				if !has.readOnly || has.sub || has.path != m.path {
+					x.patch.replace(m.json(), at, i, "/volumeMounts/"+strconv.Itoa(has.index))
+				}
+			case !has.sub && holdsToken(x.pod.volumes.items, has.volume, m.token, x.audience):
+				// The same by another name.
+			default:
+				return &denial{BadMount, "container " + strconv.Quote(clip(c.name)) + " mounts volume " + strconv.Quote(clip(has.volume)) +
+					" at " + m.path + ", where " + m.what + " belongs: mount it elsewhere, or name the container in the annotation " + skipAnnotation}
+			}
+		}
+		x.patch.appendAll(x.values, c.mounts.present, at, i, "/volumeMounts")
+		if i == 0 {
+			// The others lack about as much.
+			x.patch.b = slices.Grow(x.patch.b, (len(all)-1)*(len(x.patch.b)+len(all)/10))
+		}
+	}
+	return nil
+}
+
+// once makes what is the same for all containers once.
+func (x *plan) once(key string, make func() []byte) []byte {
+	if b, ok := x.encoded[key]; ok {
+		return b
+	}
+	if x.encoded == nil {
+		x.encoded = map[string][]byte{}
+	}
+	b := make()
+	x.encoded[key] = b
+	return b
+}
+
+// inject puts our containers among the pod's: first what the others need.
+func (x *plan) inject() {
+	r, native := x.rules, x.rules.config.NativeSidecars
+	var first []*containerSpec
+	if x.trust {
+		first = append(first, r.trustContainer())
+	}
+	redirect := x.proxy.on && !x.proxy.appService
+	if x.proxy.on && native {
+		first = append(first, r.proxyContainer(x.proxy))
+		if redirect {
+			// Before the user's, so that they find the redirection too.
+			first = append(first, r.proxyInitContainer(x.proxy))
+		}
+	}
+	x.insert("/spec/initContainers", x.pod.initContainers, first)
+	if x.proxy.on && !native {
+		if redirect && !x.pod.has(proxyInitName) {
+			// Last: until the proxy runs there is nothing to redirect to.
+			present := x.pod.initContainers.present || x.trust && !x.pod.has(trustName)
+			x.patch.appendAll([][]byte{encode(r.proxyInitContainer(x.proxy))}, present, "/spec/initContainers", -1, "")
+		}
+		x.insert("/spec/containers", x.pod.containers, []*containerSpec{r.proxyContainer(x.proxy)})
+	}
+}
+
+// insert puts containers to the front in their order, each behind its
+// predecessor, also where that one is there already.
+func (x *plan) insert(at string, have list[container], first []*containerSpec) {
+	next, inserted := 0, 0
+	var values [][]byte
+	for _, c := range first {
+		if k := slices.IndexFunc(have.items, func(h container) bool { return h.name == c.Name }); k >= 0 {
+			next = max(next, k+1+inserted)
+			continue
+		}
+		if x.pod.has(c.Name) {
+			continue
+		}
+		if as := x.role(c.Name, true); as != helper {
+			for _, v := range x.missing(&container{}, as) {
+				c.Env = append(c.Env, v.spec())
+			}
+			for i := range x.mounts {
+				c.VolumeMounts = append(c.VolumeMounts, x.mounts[i].spec())
+			}
+		}
+		if have.present {
+			x.patch.add(encode(c), at, next, "")
+		} else {
+			values = append(values, encode(c))
+		}
+		next++
+		inserted++
+	}
+	x.patch.appendAll(values, false, at, -1, "")
+}
+
+// volumes adds ours, and puts right those that are there already.
+func (x *plan) volumes(names []string, values [][]byte) {
+	have := x.pod.volumes
+	var add [][]byte
+	for i, name := range names {
+		k := slices.IndexFunc(have.items, func(v volume) bool { return v.name == name })
+		switch {
+		case k < 0:
+			add = append(add, values[i])
+		case !sameVolume(have.items[k].text, values[i]):
+			x.patch.replace(values[i], "/spec/volumes", k, "")
+		}
+	}
+	x.patch.appendAll(add, have.present, "/spec/volumes", -1, "")
+}

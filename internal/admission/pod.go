@@ -1,0 +1,311 @@
+package admission
+
+import "strings"
+
+// pair is a label or an annotation.
+type pair struct{ key, value string }
+
+// pairs are labels or annotations in the order of the text.
+type pairs []pair
+
+func (p pairs) get(key string) (string, bool) {
+	for _, x := range p {
+		if x.key == key {
+			return x.value, true
+		}
+	}
+	return "", false
+}
+
+// meta is what matters of an object's metadata.
+type meta struct {
+	name, generateName, uid string
+	labels, annotations     pairs
+	owner                   Owner // the controller; zero if there is none
+}
+
+// Owner is the object that controls a pod.
+type Owner struct{ APIVersion, Kind, Name, UID string }
+
+// pod is what matters of a pod, or of the template for pods.
+type pod struct {
+	meta
+	serviceAccount string // "default" if the pod names none
+	hostNetwork    bool
+	windows        bool
+
+	initContainers, containers list[container]
+	volumes                    list[volume]
+}
+
+// list is an array; it tells one that is absent from one that is empty, because
+// an element cannot be appended to the former.
+type list[T any] struct {
+	present bool
+	items   []T
+}
+
+// container is what matters of a container: of its variables those that
+// [Rules] know, of its mounts those at places that could be ours.
+type container struct {
+	name   string
+	env    list[envVar]
+	mounts list[mount]
+}
+
+// envVar is a variable; literal if it has a value and not a reference.
+type envVar struct {
+	name, value string
+	literal     bool
+}
+
+type mount struct {
+	index        int // in the array
+	volume, path string
+	readOnly     bool
+	sub          bool // of a part of the volume only
+}
+
+type volume struct{ name, text string }
+
+func (c *container) variable(name string) (envVar, bool) {
+	for _, v := range c.env.items {
+		if v.name == name {
+			return v, true
+		}
+	}
+	return envVar{}, false
+}
+
+// object is what is admitted: a pod, something that makes pods, or a service
+// account.
+type object struct {
+	apiVersion, kind string
+	pod
+	template *pod   // of something that makes pods
+	at       string // the template's place, such as spec.template
+}
+
+func (r *reader) object(templates bool) object {
+	var o object
+	for key := range r.members {
+		switch key {
+		case "apiVersion":
+			o.apiVersion = r.text()
+		case "kind":
+			o.kind = r.text()
+		case "metadata":
+			o.meta = r.meta()
+		case "spec":
+			r.spec(&o, &o.pod, "spec", templates)
+		}
+	}
+	o.finish()
+	if o.template != nil {
+		o.template.finish()
+	}
+	return o
+}
+
+func (p *pod) finish() {
+	if p.serviceAccount == "" {
+		p.serviceAccount = "default"
+	}
+}
+
+func (r *reader) meta() meta {
+	var m meta
+	for key := range r.members {
+		switch key {
+		case "name":
+			m.name = r.text()
+		case "generateName":
+			m.generateName = r.text()
+		case "uid":
+			m.uid = r.text()
+		case "ownerReferences":
+			m.owner = r.owner()
+		case "labels":
+			m.labels = r.pairs()
+		case "annotations":
+			m.annotations = r.pairs()
+		}
+	}
+	return m
+}
+
+func (r *reader) owner() Owner {
+	var controller Owner
+	for range r.elements {
+		var o Owner
+		is := false
+		for key := range r.members {
+			switch key {
+			case "apiVersion":
+				o.APIVersion = r.text()
+			case "kind":
+				o.Kind = r.text()
+			case "name":
+				o.Name = r.text()
+			case "uid":
+				o.UID = r.text()
+			case "controller":
+				is = r.boolean()
+			}
+		}
+		if is {
+			controller = o
+		}
+	}
+	return controller
+}
+
+func (r *reader) pairs() pairs {
+	var out pairs
+	for key := range r.members {
+		out = append(out, pair{key, r.text()})
+	}
+	return out
+}
+
+// spec reads that of a pod or, if templates are wanted, that of an object which
+// makes pods: no field of one means something else in the other.
+func (r *reader) spec(o *object, p *pod, at string, templates bool) {
+	for key := range r.members {
+		switch key {
+		case "serviceAccountName":
+			if name := r.text(); name != "" {
+				p.serviceAccount = name
+			}
+		case "serviceAccount": // its deprecated name
+			if name := r.text(); p.serviceAccount == "" {
+				p.serviceAccount = name
+			}
+		case "hostNetwork":
+			p.hostNetwork = r.boolean()
+		case "os":
+			for key := range r.members {
+				if key == "name" && r.text() == "windows" {
+					p.windows = true
+				}
+			}
+		case "nodeSelector": // how Windows pods are placed that do not say os
+			for key := range r.members {
+				if key == "kubernetes.io/os" && r.text() == "windows" {
+					p.windows = true
+				}
+			}
+		case "initContainers":
+			p.initContainers = r.containers()
+		case "containers":
+			p.containers = r.containers()
+		case "volumes":
+			p.volumes = r.volumes()
+		case "template":
+			if templates {
+				r.template(o, at+".template")
+			}
+		case "jobTemplate": // of a CronJob
+			if !templates {
+				continue
+			}
+			for key := range r.members {
+				if key == "spec" {
+					r.spec(o, p, at+".jobTemplate.spec", true)
+				}
+			}
+		}
+	}
+}
+
+func (r *reader) template(o *object, at string) {
+	p := &pod{}
+	o.template, o.at = p, at
+	for key := range r.members {
+		switch key {
+		case "metadata":
+			p.meta = r.meta()
+		case "spec":
+			r.spec(o, p, at+".spec", false)
+		}
+	}
+}
+
+func (r *reader) containers() list[container] {
+	l := list[container]{present: r.peek() == '['}
+	for range r.elements {
+		var c container
+		for key := range r.members {
+			switch key {
+			case "name":
+				c.name = r.text()
+			case "env":
+				c.env = r.env()
+			case "volumeMounts":
+				c.mounts = r.mounts()
+			}
+		}
+		l.items = append(l.items, c)
+	}
+	return l
+}
+
+func (r *reader) env() list[envVar] {
+	l := list[envVar]{present: r.peek() == '['}
+	for range r.elements {
+		v := envVar{literal: true}
+		for key := range r.members {
+			switch key {
+			case "name":
+				v.name = r.text()
+			case "value":
+				v.value = r.text()
+			case "valueFrom":
+				v.literal = r.raw() == ""
+			}
+		}
+		if r.variables[v.name] {
+			l.items = append(l.items, v)
+		}
+	}
+	return l
+}
+
+func (r *reader) mounts() list[mount] {
+	l := list[mount]{present: r.peek() == '['}
+	for i := range r.elements {
+		m := mount{index: i}
+		for key := range r.members {
+			switch key {
+			case "name":
+				m.volume = r.text()
+			case "mountPath":
+				m.path = r.text()
+			case "readOnly":
+				m.readOnly = r.boolean()
+			case "subPath", "subPathExpr":
+				m.sub = r.text() != "" || m.sub
+			}
+		}
+		if strings.Contains(m.path, "azure") || strings.Contains(m.path, "podkey") {
+			l.items = append(l.items, m)
+		}
+	}
+	return l
+}
+
+func (r *reader) volumes() list[volume] {
+	l := list[volume]{present: r.peek() == '['}
+	for range r.elements {
+		var v volume
+		start := r.i
+		for key := range r.members {
+			if key == "name" {
+				v.name = r.text()
+			}
+		}
+		v.text = r.s[start:r.i]
+		l.items = append(l.items, v)
+	}
+	return l
+}
