@@ -31,7 +31,7 @@ acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only l
 
 .PHONY: e2e
 e2e: ## a real Kubernetes, on this machine; root and Linux; builds it the first time; ARGS="-run Walkthrough -v"
-	cd test && $(GO) test -tags e2e -count=1 -timeout 60m ./e2e $(ARGS)
+	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 6 ./e2e $(ARGS)
 
 .PHONY: image
 image: ## bin/podkey-image.tar: the container image for amd64 and arm64, as an OCI archive

@@ -405,9 +405,10 @@ func TestNoTokenFile(t *testing.T) {
 // TestUntrustedTokenService: the way is open, but not to who it should be.
 func TestUntrustedTokenService(t *testing.T) {
 	r := newRig(t)
-	stranger := httptest.NewTLSServer(http.NotFoundHandler())
-	defer stranger.Close()
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
 	stranger.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	stranger.StartTLS()
+	defer stranger.Close()
 	r.source.HTTP = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", stranger.Listener.Addr().String())
