@@ -104,7 +104,7 @@ func TestAdvice(t *testing.T) {
 			[]string{"move azure.workload.identity/use from the annotations to the labels of metadata"}},
 		"client id on a pod":    {podOf(asked+`,"annotations":{"azure.workload.identity/client-id":"x"}`, asSA), []string{"move the annotation azure.workload.identity/client-id to the ServiceAccount"}},
 		"misspelt":              {podOf(asked+`,"annotations":{"azure.workload.identity/skip-container":"x"}`, asSA), []string{"write azure.workload.identity/skip-containers for the annotation azure.workload.identity/skip-container,"}},
-		"somebody else's":       {podOf(asked+`,"annotations":{"azure.workload.identity/future-thing":"x","identity.example.com/user":"x"}`, asSA), nil},
+		"somebody else's":       {podOf(asked+`,"annotations":{"azure.workload.identity/future-thing":"x","azure.workload.identity/foo":"x","identity.example.com/user":"x"}`, asSA), nil},
 		"account":               {accountOf(`"azure.workload.identity/client-id":"` + clientID + `"`), nil},
 		"account, no GUID":      {accountOf(`"azure.workload.identity/client-id":"{` + clientID + `}"`), []string{"ServiceAccount shop/web: annotation azure.workload.identity/client-id must be"}},
 		"account, misspelt":     {accountOf(`"azure.workload.identity/clientid":"` + clientID + `"`), []string{"write azure.workload.identity/client-id for the annotation azure.workload.identity/clientid"}},

@@ -26,6 +26,7 @@ type reader struct {
 	depth int
 	path  []step // where the reader is, for messages
 	keys  []span // names seen in the open objects, innermost last
+	odd   bool   // there was a name with escapes in it
 	err   error
 
 	variables map[string]bool // of containers, that are kept
@@ -92,6 +93,8 @@ func (r *reader) unexpected(want string) {
 		r.fail("an array where %s belongs", want)
 	case c == '"':
 		r.fail("a string where %s belongs", want)
+	case c == 'n':
+		r.fail("null where %s belongs", want)
 	case c == 't' || c == 'f':
 		r.fail("a boolean where %s belongs", want)
 	case c == '-' || c >= '0' && c <= '9':
@@ -207,6 +210,7 @@ func (r *reader) name() (string, span) {
 	from := r.i + 1
 	key := r.quoted()
 	at := span{from, r.i - 1}
+	r.odd = r.odd || len(key) != at.to-at.from
 	if r.peek() != ':' {
 		r.unexpected("a colon")
 		return "", span{}
@@ -231,7 +235,8 @@ func (r *reader) duplicate(key string, base int, seen *map[string]bool) bool {
 	if len(names) < 32 {
 		for _, k := range names {
 			// As long, or longer by what escapes add.
-			if n := k.to - k.from; n >= len(key) && (n == len(key) && r.s[k.from:k.to] == key || n > len(key) && r.was(k) == key) {
+			n := k.to - k.from
+			if n == len(key) && r.s[k.from:k.to] == key || r.odd && n > len(key) && r.was(k) == key {
 				return true
 			}
 		}
@@ -250,7 +255,9 @@ func (r *reader) duplicate(key string, base int, seen *map[string]bool) bool {
 	return false
 }
 
-// elements yields the indices of an array, as members does the names.
+// elements yields the indices of an array, as members does the names. Its
+// elements are objects, everywhere that it is used: a null would be one that
+// nothing can be added to.
 func (r *reader) elements(yield func(int) bool) {
 	if !r.enter('[', "an array") {
 		return
@@ -261,7 +268,10 @@ func (r *reader) elements(yield func(int) bool) {
 	}
 	for i := 0; ; i++ {
 		r.path = append(r.path, step{index: i})
-		r.peek()
+		if r.peek() != '{' {
+			r.unexpected("an object")
+			return
+		}
 		start := r.i
 		more := yield(i)
 		if r.err != nil || !more {

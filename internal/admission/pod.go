@@ -81,6 +81,7 @@ func (c *container) variable(name string) (envVar, bool) {
 // account.
 type object struct {
 	apiVersion, kind string
+	hasSpec          bool
 	pod
 	template *pod   // of something that makes pods
 	at       string // the template's place, such as spec.template
@@ -97,6 +98,7 @@ func (r *reader) object(templates bool) object {
 		case "metadata":
 			o.meta = r.meta()
 		case "spec":
+			o.hasSpec = r.peek() == '{'
 			r.spec(&o, &o.pod, "spec", templates)
 		}
 	}

@@ -121,6 +121,8 @@ func (q *request) checkPod() *denial {
 		return &denial{BadReview, "couldn't get version/kind; request.object has no kind or no apiVersion"}
 	case o.kind != "Pod" || o.apiVersion != "v1":
 		return &denial{BadReview, "request.object is a " + clip(o.kind) + " of " + clip(o.apiVersion) + ", not a Pod of v1"}
+	case !o.hasSpec:
+		return &denial{BadReview, "request.object has no spec"}
 	}
 	return nil
 }

@@ -312,8 +312,12 @@ func TestReviewsThatAreRefused(t *testing.T) {
 	spec := func(s string) string { return whole(`{"apiVersion":"v1","kind":"Pod","spec":` + s + `}`) }
 	for name, tc := range map[string]struct{ body, want string }{
 		"empty object":       {whole(`{}`), "couldn't get version/kind"},
-		"no object":          {whole(`null`), "couldn't get version/kind"},
+		"no object":          {whole(`null`), "couldn't get version/kind; the review's request has no object"},
 		"another kind":       {whole(`{"apiVersion":"apps/v1","kind":"Deployment"}`), "request.object is a Deployment of apps/v1, not a Pod of v1"},
+		"no spec":            {whole(`{"apiVersion":"v1","kind":"Pod"}`), "request.object has no spec"},
+		"spec null":          {spec(`null`), "request.object has no spec"},
+		"container null":     {spec(`{"containers":[{},null]}`), "request.object.spec.containers[1]: null where an object belongs"},
+		"variable a string":  {spec(`{"containers":[{"env":["A=1"]}]}`), "request.object.spec.containers[0].env[0]: a string where an object belongs"},
 		"object a string":    {whole(`"x"`), "request.object: a string where an object belongs"},
 		"containers object":  {spec(`{"containers":{}}`), "request.object.spec.containers: an object where an array belongs"},
 		"env a number":       {spec(`{"containers":[{},{"env":1}]}`), "request.object.spec.containers[1].env: a number where an array belongs"},
@@ -322,6 +326,7 @@ func TestReviewsThatAreRefused(t *testing.T) {
 		"annotation a list":  {whole(`{"metadata":{"annotations":{"a.b/c":[]}}}`), "request.object.metadata.annotations.a.b/c: an array where a string belongs"},
 		"a key twice":        {spec(`{"hostNetwork":true,"hostNetwork":false}`), `request.object.spec: "hostNetwork" occurs twice`},
 		"escaped key twice":  {spec(`{"hostNetwork":true,"hostNetwor\u006b":false}`), `"hostNetwork" occurs twice`},
+		"escaped key first":  {spec(`{"hostNetwor\u006b":false,"hostNetwork":true}`), `"hostNetwork" occurs twice`},
 		"annotation twice":   {whole(`{"metadata":{"annotations":{"a":"","a":""}}}`), `"a" occurs twice`},
 		"cut off":            {spec(`{"hostNetwork":true`)[:120], "the text ends"},
 		"too deep":           {spec(`{"x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`), "nested more than 256 deep"},

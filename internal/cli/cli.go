@@ -123,8 +123,10 @@ Start here:  podkey demo`,
 	})
 	root.AddCommand(
 		newServer(), newExec(), newRun(), newDemo(), newBootstrap(),
-		newAzCloud(), newCluster(), newUser(), newKeys(), newAudit(), newConfig(), newVersion(), newOpenURL(),
+		newAzCloud(), newCorefile(), newCluster(), newUser(), newKeys(), newAudit(), newConfig(), newVersion(), newOpenURL(),
 		newProxy(), newProxyInit(), newTrust(), newWebhook(),
+		newInstall(), newUninstall(),
+		newConnect(), newDisconnect(), newServiceAccount(), newJWKS(),
 	)
 	return root
 }

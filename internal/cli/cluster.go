@@ -44,15 +44,22 @@ func (f *clusterFlags) add(cmd *cobra.Command) {
 
 // open checks the flags and makes a client.
 func (f *clusterFlags) open() (*client.Client, error) {
-	if err := checkOutput(f.format); err != nil {
+	if err := f.check(); err != nil {
 		return nil, err
+	}
+	return openClient(f.dir)
+}
+
+func (f *clusterFlags) check() error {
+	if err := checkOutput(f.format); err != nil {
+		return err
 	}
 	for flag, value := range map[string]string{"--resource-group": f.group, "--name": f.name} {
 		if value == "" || strings.Trim(value, ".") == "" || strings.ContainsAny(value, `/\?#%`) {
-			return nil, &usageError{fmt.Errorf("%s %q cannot be a name", flag, printable(value)), "use letters, digits, '-' and '_'"}
+			return &usageError{fmt.Errorf("%s %q cannot be a name", flag, printable(value)), "use letters, digits, '-' and '_'"}
 		}
 	}
-	return openClient(f.dir)
+	return nil
 }
 
 // path is the path of a group, or of what is below it, in the management API.
@@ -96,12 +103,22 @@ func writeCluster(cmd *cobra.Command, m *client.Cluster, format string) error {
 	} else {
 		row("kubeconfig", "none")
 	}
-	if p.Security.WorkloadIdentity.Enabled {
+	switch {
+	case p.State == "Updating":
+		row("workload identity", "being changed; wait with: az aks wait"+named+" --updated")
+	case p.Security.WorkloadIdentity.Enabled && len(p.Podkey.ToInstall) == 0:
+		row("workload identity", "installed")
+	case p.Security.WorkloadIdentity.Enabled:
 		row("workload identity", "wanted")
-	} else {
+	default:
 		row("workload identity", "not asked for; ask with: az aks update"+named+" --enable-oidc-issuer --enable-workload-identity")
 	}
-	row("to be installed", strings.Join(p.Podkey.ToInstall, ", "))
+	if e := p.Podkey.Error; e != nil {
+		row("failed", e.Message+" ("+e.Code+")")
+	}
+	if len(p.Podkey.ToInstall) > 0 {
+		row("to be installed", strings.Join(p.Podkey.ToInstall, ", ")+"; from a machine that reaches the cluster: podkey install --kubeconfig FILE")
+	}
 	return nil
 }
 
@@ -344,70 +361,6 @@ func newClusterShow() *cobra.Command {
 	}
 	f.add(cmd)
 	return cmd
-}
-
-func newClusterPushKeys() *cobra.Command {
-	var f clusterFlags
-	var file, context, jwks string
-	var allowExec bool
-	cmd := &cobra.Command{
-		Use:   "push-keys -g RG -n NAME {--kubeconfig FILE | --jwks FILE}",
-		Short: "Replace the pinned keys of a cluster",
-		Long: `Replace the pinned keys of a cluster by those that its API server publishes now,
-or by those of a file. A key that is not among them signs for nobody any more:
-while a cluster rotates its keys it publishes both, so push before it starts to
-sign with the new one, and again when the old one has gone.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := f.open()
-			if err != nil {
-				return err
-			}
-			keys, err := readKeySet(jwks)
-			if err != nil {
-				return err
-			}
-			if jwks == "" {
-				if keys, err = askKeys(cmd.Context(), c, &f, file, context, allowExec); err != nil {
-					return err
-				}
-			}
-			var out client.Cluster
-			if err := c.Manage(cmd.Context(), "POST", f.cluster(c, "/pushKeys"), map[string]any{"jwks": keys}, &out); err != nil {
-				return err
-			}
-			return writeCluster(cmd, &out, f.format)
-		},
-	}
-	f.add(cmd)
-	cmd.Flags().StringVar(&file, "kubeconfig", "", "kubeconfig of the cluster")
-	cmd.Flags().StringVar(&context, "context", "", "context to take (default: the current one)")
-	cmd.Flags().StringVar(&jwks, "jwks", "", "file with the cluster's public keys")
-	cmd.Flags().BoolVar(&allowExec, "allow-exec", false, "run the program that the kubeconfig names (exec)")
-	cmd.MarkFlagsMutuallyExclusive("kubeconfig", "jwks")
-	cmd.MarkFlagsOneRequired("kubeconfig", "jwks")
-	return cmd
-}
-
-// askKeys asks a registered cluster for its keys, and makes sure that it is
-// the same cluster.
-func askKeys(ctx context.Context, c *client.Client, f *clusterFlags, file, context string, allowExec bool) (json.RawMessage, error) {
-	access, err := readKubeconfig(file, context, allowExec)
-	if err != nil {
-		return nil, err
-	}
-	found, err := access.AskIssuer(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var have client.Cluster
-	if err := c.Manage(ctx, "GET", f.cluster(c, ""), nil, &have); err != nil {
-		return nil, err
-	}
-	if have.Issuer() != found.URL {
-		return nil, fmt.Errorf("the cluster of this kubeconfig has the issuer %s, the registered one %s", printable(found.URL), printable(have.Issuer()))
-	}
-	return found.JWKS, nil
 }
 
 func newClusterUnregister() *cobra.Command {

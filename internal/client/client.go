@@ -30,6 +30,9 @@ type Client struct {
 	Operator Operator
 	HTTP     *http.Client // dials the server for every host and trusts its CAs
 	Now      func() time.Time
+	// Assertion is asked for a client assertion, such as a federated token,
+	// instead of using the operator's client secret. May be nil.
+	Assertion func() (string, error)
 
 	mu     sync.Mutex
 	tokens map[string]cachedToken // by resource
@@ -120,8 +123,8 @@ func IsNotFound(err error) bool {
 }
 
 // Token returns an access token for a resource, such as
-// https://management.azure.com/, by the operator's client secret. Tokens are
-// kept until five minutes before they expire.
+// https://management.azure.com/, by the operator's client secret or the
+// client's assertion. Tokens are kept until five minutes before they expire.
 func (c *Client) Token(ctx context.Context, resource string) (string, error) {
 	c.mu.Lock()
 	t, ok := c.tokens[resource]
@@ -130,10 +133,19 @@ func (c *Client) Token(ctx context.Context, resource string) (string, error) {
 		return t.value, nil
 	}
 	form := url.Values{
-		"grant_type":    {"client_credentials"},
-		"client_id":     {c.Operator.ClientID},
-		"client_secret": {c.Operator.ClientSecret},
-		"scope":         {resource + "/.default"},
+		"grant_type": {"client_credentials"},
+		"client_id":  {c.Operator.ClientID},
+		"scope":      {resource + "/.default"},
+	}
+	if c.Assertion != nil {
+		assertion, err := c.Assertion()
+		if err != nil {
+			return "", fmt.Errorf("sign in: %w", err)
+		}
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion", assertion)
+	} else {
+		form.Set("client_secret", c.Operator.ClientSecret)
 	}
 	endpoint := c.Operator.Endpoints.Login + "/" + c.Operator.TenantID + "/oauth2/v2.0/token"
 	req, err := http.NewRequestWithContext(ctx, "POST", endpoint, strings.NewReader(form.Encode()))
@@ -146,7 +158,7 @@ func (c *Client) Token(ctx context.Context, resource string) (string, error) {
 		ExpiresIn   int64  `json:"expires_in"`
 	}
 	if err := c.send(req, &answer); err != nil {
-		return "", fmt.Errorf("sign in as operator: %w", err)
+		return "", fmt.Errorf("sign in: %w", err)
 	}
 	c.mu.Lock()
 	c.tokens[resource] = cachedToken{answer.AccessToken, c.Now().Add(time.Duration(answer.ExpiresIn)*time.Second - 5*time.Minute)}

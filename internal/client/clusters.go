@@ -14,6 +14,7 @@ type Cluster struct {
 	Name       string `json:"name"`
 	Location   string `json:"location"`
 	Properties struct {
+		State   string `json:"provisioningState"` // Updating while work in the cluster is under way
 		Version string `json:"kubernetesVersion,omitempty"`
 		Server  string `json:"fqdn,omitempty"` // host of the API server
 		OIDC    struct {
@@ -30,6 +31,10 @@ type Cluster struct {
 			KeysUpdated string   `json:"keysUpdatedAt,omitempty"`
 			Kubeconfig  bool     `json:"hasKubeconfig"`
 			ToInstall   []string `json:"toInstall"` // what podkey install must bring
+			Error       *struct {
+				Code    string `json:"code"`
+				Message string `json:"message"`
+			} `json:"error,omitempty"` // why the last work in the cluster failed
 		} `json:"podkey"`
 	} `json:"properties"`
 }

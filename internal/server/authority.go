@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/podkey/podkey/internal/pki"
@@ -126,6 +127,10 @@ var azureDomains = []string{
 	"login.microsoftonline.com", "login.microsoft.com", "login.windows.net", "sts.windows.net",
 	"management.azure.com", "management.core.windows.net", "graph.microsoft.com", "vault.azure.net",
 }
+
+// AzureDomains are Azure's domains that a server answers for, with all names
+// below them.
+func AzureDomains() []string { return slices.Clone(azureDomains) }
 
 // azureDNSNames are Azure's names that the server answers for.
 var azureDNSNames = []string{

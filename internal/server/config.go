@@ -39,6 +39,8 @@ type Config struct {
 	Audit  AuditConfig  `json:"audit"`
 	TLS    TLSConfig    `json:"tls"`
 	SignIn SignInConfig `json:"signIn"`
+
+	Clusters ClusterConfig `json:"clusters"`
 }
 
 // EtcdConfig names an external etcd. Without endpoints the store is embedded.
@@ -149,5 +151,6 @@ func (c Config) Validate() error {
 		bad("tls: cert and key belong together")
 	}
 	errs = append(errs, c.SignIn.problems()...)
+	errs = append(errs, c.Clusters.problems()...)
 	return errors.Join(errs...)
 }

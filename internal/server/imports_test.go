@@ -17,7 +17,16 @@ const module = "github.com/podkey/podkey/"
 // and nothing else of ours. docs/architecture.md draws it.
 var arrows = map[string]string{
 	"cmd/podkey":                "internal/cli",
-	"internal/cli":              "internal/server internal/client internal/bootstrap internal/demo internal/proxy internal/workload internal/imds internal/kubeconfig internal/text",
+	"internal/cli":              "internal/server internal/client internal/bootstrap internal/demo internal/proxy internal/workload internal/connect internal/install internal/webhook internal/admission internal/sidecar internal/intercept internal/imds internal/kubeconfig internal/pki internal/text deploy/chart",
+	"internal/webhook":          "internal/admission internal/pki internal/text",
+	"internal/admission":        "internal/text",
+	"internal/sidecar":          "internal/imds internal/text",
+	"internal/intercept":        "",
+	"internal/install":          "deploy/chart internal/text",
+	"internal/connect":          "internal/client internal/text",
+	"deploy/chart":              "",
+	"tools/image":               "internal/image",
+	"internal/image":            "",
 	"internal/demo":             "internal/server internal/client",
 	"podkeytest":                "internal/server internal/client internal/bootstrap",
 	"internal/bootstrap":        "internal/client",

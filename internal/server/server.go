@@ -2,9 +2,10 @@
 // domains and planes are wired to each other.
 //
 // [New] opens the store and fills in the handlers; [Server.Run] runs a list of
-// tasks (store watch, listener, key rotation, purge, audit sync) of which the
-// first to fail stops all others, and waits for them. Nothing is started by a
-// constructor. [hosts] is the map from host name to plane.
+// tasks (store watch, listener, key rotation, purge, work in clusters, audit
+// sync) of which the first to fail stops all others, and waits for them.
+// Nothing is started by a constructor. [hosts] is the map from host name to
+// plane.
 package server
 
 import (
@@ -24,6 +25,7 @@ import (
 
 	"github.com/podkey/podkey/internal/audit"
 	"github.com/podkey/podkey/internal/client"
+	"github.com/podkey/podkey/internal/server/aks"
 	"github.com/podkey/podkey/internal/server/arm"
 	"github.com/podkey/podkey/internal/server/deploy"
 	"github.com/podkey/podkey/internal/server/directory"
@@ -61,6 +63,7 @@ type Server struct {
 	vaults    *keyvault.Vaults
 	arm       *arm.Handler
 	deploys   *deploy.Handler
+	clusters  *aks.Clusters
 	keys      *token.Keys
 	verifier  *token.Verifier
 	hosts     *hosts
@@ -133,9 +136,11 @@ func (s *Server) assemble() error {
 	s.rbac = rbac.New(s.store, s.directory, s.audit, rbac.Options{Now: s.now})
 	s.vaults = keyvault.New(s.store, keyvault.Options{Now: s.now, Log: s.log, Audit: s.audit})
 
-	registered := s.newClusters()
+	if s.clusters, err = s.newClusters(); err != nil {
+		return err
+	}
 	clusters := &issuer.Handler{
-		Own: own, Keys: s.keys, Now: s.now, Pinned: registered.Keys,
+		Own: own, Keys: s.keys, Now: s.now, Pinned: s.clusters.Keys,
 		Authenticate: s.authenticator(managementAudience(own, azure)),
 		Authorize:    s.authorizeIssuer,
 	}
@@ -159,7 +164,7 @@ func (s *Server) assemble() error {
 		Directory: s.directory, RBAC: s.rbac, Vaults: s.vaults, Audit: s.audit, Now: s.now, Log: s.log,
 		Authenticate: s.authenticator(managementAudience(own, azure)),
 	})
-	registered.Register(s.arm)
+	s.clusters.Register(s.arm)
 	s.deploys = deploy.New(s.store, s.arm, deploy.Options{Now: s.now, Log: s.log})
 
 	directoryAPI := &graph.Handler{
@@ -209,6 +214,7 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return s.keys.Run(ctx) })
 		g.Go(func() error { return s.vaults.Run(ctx) })
 		g.Go(func() error { return s.sessions.Run(ctx) })
+		g.Go(func() error { return s.clusters.Run(ctx) })
 		g.Go(func() error { return s.serve(ctx) })
 		return nil
 	})

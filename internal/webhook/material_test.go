@@ -70,8 +70,8 @@ func (s *simulated) follow(api *apiServer) {
 
 // TestNoGapInTrust lets three replicas that see everything late, and an API
 // server that follows the configurations late, live through twelve years with
-// renewals, a rotation of the CA and Secrets that are deleted by hand. At no
-// moment may the API server refuse what a replica serves.
+// renewals, Secrets that are deleted, whereupon the CA is rotated, and one that
+// is replaced by hand. At no moment may the API server refuse what a replica serves.
 func TestNoGapInTrust(t *testing.T) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { simulate(t, rand.New(rand.NewPCG(seed, 1))) })
@@ -102,6 +102,9 @@ func simulate(t *testing.T, rnd *rand.Rand) {
 	var seenVersion int
 	leaves, cas, accepted := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	deleteAt := []time.Time{day0.AddDate(2, 0, 0), day0.AddDate(4, 0, 0)}
+	// At six years, somebody puts another CA and certificate into the Secret.
+	// No time to settle is possible then; the API server is not behind.
+	replaceAt, prompt := day0.AddDate(6, 0, 0), time.Time{}
 	checked := 0
 	for steps := 0; now.Before(day0.AddDate(12, 0, 0)); steps++ {
 		if steps > 50_000 {
@@ -110,6 +113,10 @@ func simulate(t *testing.T, rnd *rand.Rand) {
 		if len(deleteAt) > 0 && now.After(deleteAt[0]) {
 			api.remove(secretKey)
 			deleteAt = deleteAt[1:]
+		}
+		if !replaceAt.IsZero() && now.After(replaceAt) {
+			replaceSecret(t, api, mustNext(t, material{}, nil, now, never).m)
+			replaceAt, prompt = time.Time{}, now.Add(20*time.Minute)
 		}
 		r := replicas[rnd.IntN(len(replicas))]
 		if rnd.IntN(3) > 0 {
@@ -126,7 +133,7 @@ func simulate(t *testing.T, rnd *rand.Rand) {
 		if version != seenVersion {
 			seenVersion, written = version, now
 		}
-		if rnd.IntN(4) == 0 || now.Sub(behind) > time.Minute {
+		if rnd.IntN(4) == 0 || now.Sub(behind) > time.Minute || now.Before(prompt) {
 			trusted = [2][]byte{bundleIn(api.get(mutatingKey), 0), bundleIn(api.get(validatingKey), 0)}
 			behind = now
 		}
@@ -161,23 +168,40 @@ func simulate(t *testing.T, rnd *rand.Rand) {
 			if len(deleteAt) > 0 && deleteAt[0].Before(next) {
 				next = deleteAt[0]
 			}
+			if !replaceAt.IsZero() && replaceAt.Before(next) {
+				next = replaceAt
+			}
 			if next.After(now) {
 				now = next
 			}
 			written = now
 		}
 	}
-	// Deleted twice, and one CA at the end of its ten years or never, by when
-	// the last deletion was; a leaf is served for 275 days.
-	if len(cas) < 3 || len(leaves) < 12 || checked == 0 {
+	// The first CA, one after each deletion, and the one put there; a leaf is
+	// served for 275 days.
+	if len(cas) != 4 || len(leaves) < 12 || checked == 0 {
 		t.Errorf("%d CAs and %d leaves in twelve years: nothing happened", len(cas), len(leaves))
 	}
-	if got := len(pki.Certificates(bundleIn(api.get(mutatingKey), 0))); got > 2 {
+	if got := len(pki.Certificates(bundleIn(api.get(mutatingKey), 0))); got != 1 {
 		t.Errorf("%d CAs are registered in the end: old ones stay", got)
 	}
 	if b := bundleIn(api.get(mutatingKey), 1); len(b) > 0 {
 		t.Error("somebody else's webhook was given our CA bundle")
 	}
+}
+
+// replaceSecret puts material into the Secret as an administrator would.
+func replaceSecret(t testing.TB, api *apiServer, m material) {
+	t.Helper()
+	data, err := m.data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.change(secretKey, func(o object) {
+		for k, v := range data {
+			o["data"].(object)[k] = base64.StdEncoding.EncodeToString(v)
+		}
+	})
 }
 
 func testPolicy() policy { return defaultPolicy(testName, testNamespace) }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -486,17 +487,8 @@ func TestSecretReplacedByHand(t *testing.T) {
 	one.awaitReady()
 	two.awaitReady()
 	m := mustNext(t, material{}, nil, c.now(), never).m
-	data, err := m.data()
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := m.leaf.Leaf.SerialNumber.String()
-	api.change(secretKey, func(o object) {
-		for k, v := range data {
-			o["data"].(object)[k] = base64.StdEncoding.EncodeToString(v)
-		}
-		o["data"].(object)["extra"] = "AA=="
-	})
+	replaceSecret(t, api, m)
 	for _, r := range []*replica{one, two} {
 		r.await("taking it up", func() bool { return r.serial() == want })
 		r.awaitReady()
@@ -505,6 +497,26 @@ func TestSecretReplacedByHand(t *testing.T) {
 	if !contains(pki.Certificates(bundleIn(api.get(mutatingKey), 0)), m.ca.Cert) {
 		t.Error("its CA is not registered")
 	}
+}
+
+// While the CA of a replaced certificate cannot be registered, the old one is
+// served.
+func TestReplacedCertificateWaitsForRegistration(t *testing.T) {
+	api, c := installed(t)
+	r := start(t, api, c)
+	r.awaitReady()
+	before := r.serial()
+	api.refuse("update mutatingwebhookconfigurations", http.StatusForbidden)
+	replaceSecret(t, api, mustNext(t, material{}, nil, c.now(), never).m)
+	r.await("the failure to register", func() bool { _, err := r.keeper.state(); return err != nil })
+	if r.serial() != before {
+		t.Error("a certificate is served whose CA nobody knows")
+	}
+	r.mustPost(caller(t, api, c), `{"namespace":"shop","account":"web"}`)
+	api.refuse("update mutatingwebhookconfigurations", 0)
+	r.keeper.changed()
+	r.await("taking it up", func() bool { return r.serial() != before })
+	r.mustPost(caller(t, api, c), `{"namespace":"shop","account":"web"}`)
 }
 
 func TestSecretDeleted(t *testing.T) {
@@ -666,6 +678,17 @@ func TestDrain(t *testing.T) {
 		fresh := caller(t, api, c)
 		r.mustPost(fresh, `{"namespace":"shop","account":"web"}`)
 		fresh.CloseIdleConnections()
+	}
+	// Those under way go on when nothing new is taken any more.
+	for {
+		conn, err := net.Dial("tcp", r.Addr().String())
+		if err != nil {
+			break
+		}
+		conn.Close()
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("the port stays open")
+		}
 	}
 	close(r.rules.hold)
 	for range cap(held) {
