@@ -231,6 +231,7 @@ func TestKeysOfServersThatChangeOneByOne(t *testing.T) {
 // token for both sides.
 func TestPushKeysAsAWorkload(t *testing.T) {
 	r := newClusterRig(t)
+	r.declared()
 	op := r.api.Operator
 	cluster := newAPIServer(t, testIssuer)
 	cluster.publish(r.keys, "one")
@@ -267,7 +268,7 @@ func TestPushKeysAsAWorkload(t *testing.T) {
 	if err := r.api.Manage(t.Context(), "PUT", path+"?api-version=2023-01-31", map[string]any{"location": "westeurope"}, &identity); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.api.Manage(t.Context(), "PUT", path+"/federatedIdentityCredentials/f?api-version=2023-01-31", map[string]any{"properties": map[string]any{
+	if err := r.api.Manage(t.Context(), "PUT", path+"/federatedIdentityCredentials/pod?api-version=2023-01-31", map[string]any{"properties": map[string]any{
 		"issuer": r.api.Issuer("local"), "subject": "system:serviceaccount:podkey-system:pusher", "audiences": []string{exchangeAudience},
 	}}, nil); err != nil {
 		t.Fatal(err)

@@ -151,7 +151,7 @@ func (p *pushing) access() (*kubeconfig.Access, error) {
 func (p *pushing) follow(cmd *cobra.Command, c *client.Client) error {
 	ctx, talk := cmd.Context(), cmd.ErrOrStderr()
 	known := keysSeen{}
-	pushed := ""
+	pushed, said := "", ""
 	for {
 		keys, err := p.ask(ctx, c)
 		if err == nil {
@@ -166,9 +166,14 @@ func (p *pushing) follow(cmd *cobra.Command, c *client.Client) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		trouble := ""
 		if err != nil {
-			fmt.Fprintf(talk, "podkey: the keys of %s could not be pushed, next time maybe: %s\n", p.name, printable(oneLine(err)))
+			trouble = printable(oneLine(err))
 		}
+		if trouble != "" && trouble != said {
+			fmt.Fprintf(talk, "podkey: the keys of %s could not be pushed, next time maybe: %s\n", p.name, trouble)
+		}
+		said = trouble
 		// Many clusters that were started together do not ask together.
 		wait := time.NewTimer(time.Duration(float64(p.interval) * (0.8 + 0.4*rand.Float64())))
 		select {
