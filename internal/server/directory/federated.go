@@ -19,7 +19,7 @@ import (
 // are compared exactly; see [Match]. In place of the subject it may have an
 // expression.
 type FederatedCredential struct {
-	Name        string   `json:"name"`                 // 3 to 120 of A-Z a-z 0-9 _ -, the first a letter or digit; unique per owner in any case
+	Name        string   `json:"name"`                 // 3 to 120 of A-Z a-z 0-9 _ -, and = at the end; the first a letter or digit; unique per owner in any case
 	Issuer      string   `json:"issuer"`               // https URL of up to 600 characters
 	Subject     string   `json:"subject"`              // up to 600 characters; empty if there is an expression
 	Expression  string   `json:"expression,omitempty"` // see [Expression]; up to 600 characters, and at most 20 of an owner have one
@@ -253,9 +253,15 @@ func (d *Directory) checkFederated(c *FederatedCredential) error {
 	return nil
 }
 
-// ValidFederatedName reports whether s can name a federated credential.
+// ValidFederatedName reports whether s can name a federated credential. The
+// documented rule has no '=', but azwi names its credentials by padded base64,
+// and Entra ID takes them.
 func ValidFederatedName(s string) bool {
-	if len(s) < 3 || len(s) > 120 || s[0] == '-' || s[0] == '_' {
+	if len(s) > 120 {
+		return false
+	}
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
+	if len(s) < 3 || s[0] == '-' || s[0] == '_' {
 		return false
 	}
 	for i := range len(s) {
