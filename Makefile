@@ -31,12 +31,16 @@ acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only l
 
 .PHONY: e2e
 e2e: ## a real Kubernetes, on this machine; root and Linux; builds it the first time; ARGS="-run Walkthrough -v"
+	$(GO) test -tags e2e -count=1 ./internal/intercept
+	cd test && $(GO) test -tags e2e -count=1 -timeout 60m ./lab
 	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 6 ./e2e $(ARGS)
 
 .PHONY: image
-image: ## bin/podkey-image.tar: the container image for amd64 and arm64, as an OCI archive
+image: ## the container images for amd64 and arm64, as OCI archives: bin/podkey-image.tar and the sample's
 	@mkdir -p $(BIN)
-	$(GO) run ./tools/image -o $(BIN)/podkey-image.tar
+	$(GO) run ./tools/image -o $(BIN)/podkey-image.tar -ref $(IMAGE)
+	$(GO) run ./tools/image -o $(BIN)/read-secret-image.tar -ref localhost/read-secret:dev -src samples/read-secret
+IMAGE ?= localhost/podkey:dev
 
 .PHONY: race
 race: ## the main module's tests under the race detector

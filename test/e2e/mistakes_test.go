@@ -41,7 +41,7 @@ func TestSingleMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := w.workload(t, name, m.setup)
-			out := w.must(t, "az aks get-credentials -g shop -n shop-cluster --overwrite-existing 2>/dev/null; kubectl apply -f - 2>&1 <<'EOF'\n"+l.reader("app", m.change...)+"EOF\n")
+			out := w.must(t, "kubectl --kubeconfig "+w.Kubeconfig()+" apply -f - 2>&1 <<'EOF'\n"+l.reader("app", m.change...)+"EOF\n")
 			if warned := strings.Contains(out, "Warning: "); warned != (m.warning != "") || !strings.Contains(out, m.warning) {
 				t.Errorf("kubectl says %q, want %q", out, m.warning)
 			}

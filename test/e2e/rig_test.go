@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,10 +28,22 @@ func (x *world) namespace(t *testing.T, name string) string {
 	return name
 }
 
+// person runs a script for a test, which has a home of its own: az writes the
+// kubeconfig there in place, and a kubectl of another test would read it half
+// written.
+func (x *world) person(t *testing.T, script string) (string, error) {
+	t.Helper()
+	home := filepath.Join(x.home, strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := os.MkdirAll(filepath.Join(home, ".kube"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return x.shell(t.Context(), home, script)
+}
+
 // must runs a script, and fails the test if it fails.
 func (x *world) must(t *testing.T, script string) string {
 	t.Helper()
-	out, err := x.sh(t.Context(), script)
+	out, err := x.person(t, script)
 	if err != nil {
 		t.Fatalf("%v\n%s\nof the script:\n%s", err, out, script)
 	}
@@ -48,7 +61,7 @@ func (x *world) shows(t *testing.T, script, want string) {
 // refused runs a script that must fail, with a text in what it says.
 func (x *world) refused(t *testing.T, script, want string) {
 	t.Helper()
-	out, err := x.sh(t.Context(), script)
+	out, err := x.person(t, script)
 	if err == nil || !strings.Contains(out, want) {
 		t.Errorf("%s\nends with %v and says %q, want a failure with %q", script, err, out, want)
 	}

@@ -55,18 +55,9 @@ func inside(m *testing.M) int {
 	return m.Run()
 }
 
-// names makes cluster DNS answer for the server's names, its own and Azure's.
-func names() string {
-	var b strings.Builder
-	for _, zone := range []string{domain, "login.microsoftonline.com", "management.azure.com", "graph.microsoft.com", "vault.azure.net"} {
-		fmt.Fprintf(&b, "template IN A %s {\n    answer \"{{ .Name }} 5 IN A %s\"\n}\ntemplate IN AAAA %s {\n    rcode NOERROR\n}\n", zone, lab.Host, zone)
-	}
-	return b.String()
-}
-
 func startWorld(ctx context.Context) (_ *world, err error) {
 	x := &world{prepared: os.Getenv(preparedVar)}
-	if x.Cluster, err = lab.Start(ctx, lab.Options{Talk: os.Stderr, Corefile: names()}); err != nil {
+	if x.Cluster, err = lab.Start(ctx, lab.Options{Talk: os.Stderr}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -102,6 +93,14 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 		return nil, err
 	}
 	if err := x.register(ctx); err != nil {
+		return nil, err
+	}
+	// Cluster DNS answers for the server's names, its own and Azure's.
+	corefile, err := x.sh(ctx, "podkey corefile")
+	if err != nil {
+		return nil, fmt.Errorf("podkey corefile: %w\n%s", err, corefile)
+	}
+	if err := x.SetCorefile(ctx, corefile); err != nil {
 		return nil, err
 	}
 	return x, x.install(ctx, nil)
@@ -165,16 +164,22 @@ func (x *world) register(ctx context.Context) error {
 	return nil
 }
 
-// sh runs a script as a person would, in a shell under `podkey exec`, with
-// az, kubectl and podkey on the PATH. It returns what the script printed: its
-// standard output if all went well, everything if not.
+// sh runs a script as the person who set up the world.
 func (x *world) sh(ctx context.Context, script string) (string, error) {
+	return x.shell(ctx, x.home, script)
+}
+
+// shell runs a script as a person would, in a shell under `podkey exec`, with
+// az, kubectl and podkey on the PATH, and home as the
+// home directory, where kubectl has its configuration. It returns what the script printed: its
+// standard output if all went well, everything if not.
+func (x *world) shell(ctx context.Context, home, script string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(x.bin, "podkey"), "exec", "--data", x.server.Data, "--", "bash", "-euo", "pipefail", "-c", script)
 	cmd.Env = []string{
-		"PATH=" + x.bin + ":" + os.Getenv("PATH"), "HOME=" + x.home, "LANG=C.UTF-8", "PODKEY_DATA=" + x.server.Data,
+		"PATH=" + x.bin + ":" + os.Getenv("PATH"), "HOME=" + home, "LANG=C.UTF-8", "PODKEY_DATA=" + x.server.Data,
 		"OPERATOR_SECRET=" + x.server.Operator.ClientSecret,
 	}
-	cmd.Dir = x.home
+	cmd.Dir = home
 	var out, all strings.Builder
 	cmd.Stdout = &tee{&out, &all}
 	cmd.Stderr = &all
