@@ -111,11 +111,21 @@ func (s *Server) dialCluster(trusted bool) func(ctx context.Context, network, ad
 	rules := &token.Foreign{AllowPrivate: trusted || c.AllowPrivate, AllowLoopback: trusted || c.AllowLoopback}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := rules.Dial(ctx, network, address)
-		if refused, ok := errors.AsType[*token.AddressError](err); ok {
-			// Without the address: who chose a name learns nothing of what it means
-			// here.
-			return nil, fmt.Errorf("the server does not connect to its address (%s); an operator can register the kubeconfig, or allow it in the server's configuration (clusters.allowPrivate, clusters.allowLoopback)", refused.Why)
+		if err != nil {
+			return nil, discreet(err)
 		}
-		return conn, err
+		return conn, nil
 	}
+}
+
+// discreet words why an API server was not reached for who chose its name:
+// they learn nothing of what the name means here, nor who resolves it.
+func discreet(err error) error {
+	if refused, ok := errors.AsType[*token.AddressError](err); ok {
+		return fmt.Errorf("the server does not connect to its address (%s); an operator can register the kubeconfig, or allow it in the server's configuration (clusters.allowPrivate, clusters.allowLoopback)", refused.Why)
+	}
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Errorf("its name cannot be resolved (%s)", e.Err)
+	}
+	return err
 }

@@ -12,7 +12,10 @@
 //     [Clusters.trustedByAll]), and replaced only by who may assign roles on the
 //     cluster;
 //   - the kubeconfig is stored sealed and shown by the two credential actions
-//     alone.
+//     alone; the server itself uses it for nothing but to install and remove
+//     what workload identity needs, at addresses that [Options.Dial] permits;
+//   - a wish for workload identity is stored before anything is done for it,
+//     and one process at a time works on a cluster (see [Clusters.Run]).
 //
 // What a registered cluster cannot do here, such as grow, is refused by name.
 package aks
@@ -20,18 +23,23 @@ package aks
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/google/uuid"
 
+	"github.com/podkey/podkey/deploy/chart"
 	"github.com/podkey/podkey/internal/kubeconfig"
 	"github.com/podkey/podkey/internal/server/arm"
 	"github.com/podkey/podkey/internal/server/rbac"
 	"github.com/podkey/podkey/internal/store"
 )
 
-// Options are what the package works with. All must be set but Now.
+// Options are what the package works with. All must be set but Now, Log and
+// those that adjust the work in clusters.
 type Options struct {
 	RBAC *rbac.RBAC
 	// Home is the server's own tenant: that of its operator.
@@ -42,6 +50,22 @@ type Options struct {
 	// AllowLoopback accepts http issuers on this machine, for tests.
 	AllowLoopback bool
 	Now           func() time.Time // clock; time.Now if nil
+	Log           *slog.Logger     // told of work in clusters; nobody is if nil
+
+	// Manifests are what is installed in the clusters of a tenant.
+	Manifests func(ctx context.Context, tenantID string) ([]chart.Object, error)
+	// Namespace is where it is installed.
+	Namespace string
+	// Dial connects to the API servers of clusters, at addresses that others
+	// chose: trusted is set for those that who is trusted by all registered.
+	Dial func(trusted bool) func(ctx context.Context, network, address string) (net.Conn, error)
+	// Alone says that no other server shares the store: whatever is under way
+	// when this one starts, nobody works on it.
+	Alone bool
+
+	WorkTime time.Duration // for one attempt in a cluster; five minutes if zero
+	Patience time.Duration // with pods that cannot start; that of package install if zero
+	Poll     time.Duration // between two looks at the cluster; that of package install if zero
 }
 
 // Clusters keeps the registered clusters. Create with [New]; safe for
@@ -51,6 +75,8 @@ type Clusters struct {
 	o           Options
 	clusters    *store.Table[cluster]
 	kubeconfigs *store.Table[kubeconfig.Access]
+	runner      string // names this process among those that share the store
+	runs        runs
 }
 
 // New declares the tables cluster and kubeconfig. Call it before Store.Load.
@@ -58,7 +84,14 @@ func New(s *store.Store, o Options) *Clusters {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Clusters{s: s, o: o,
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.WorkTime == 0 {
+		o.WorkTime = workTime
+	}
+	return &Clusters{s: s, o: o, runner: uuid.NewString(),
+		runs: runs{byID: map[string]*runInfo{}, wake: make(chan struct{}, 1)},
 		clusters: store.NewTable(s, "cluster", store.TableOptions[cluster]{
 			Mode:      store.Plain,
 			Unmarshal: unmarshalCluster,
@@ -97,6 +130,10 @@ type cluster struct {
 	Version          string `json:"version,omitempty"`          // of Kubernetes
 	ServicePrincipal string `json:"servicePrincipal,omitempty"` // client id that the cluster's own components use
 	WorkloadIdentity bool   `json:"workloadIdentity,omitempty"` // wanted
+
+	TrustedServer bool      `json:"trustedServer,omitempty"` // who is trusted by all registered the kubeconfig
+	Webhook       webhook   `json:"webhook,omitempty"`       // as far as this server brought it
+	Operation     operation `json:"operation,omitzero"`      // the last one
 
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated"`
@@ -168,7 +205,7 @@ func (c *Clusters) list(ctx context.Context, scope arm.ID) ([]cluster, error) {
 // count only if the issuer's own documents can be fetched, as for any issuer
 // that nobody registered.
 func (c *Clusters) remove(ctx context.Context, id arm.ID, _ string) error {
-	return c.s.Update(ctx, func(tx *store.Tx) error {
+	err := c.s.Update(ctx, func(tx *store.Tx) error {
 		have, ok, err := c.clusters.Get(tx, keyOf(id))
 		if err != nil || !ok {
 			return err
@@ -178,4 +215,8 @@ func (c *Clusters) remove(ctx context.Context, id arm.ID, _ string) error {
 		c.o.RBAC.DeleteScopeIn(tx, have.TenantID, id.Key())
 		return nil
 	})
+	if err == nil {
+		c.runs.stop(keyOf(id))
+	}
+	return err
 }

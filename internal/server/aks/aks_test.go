@@ -67,7 +67,9 @@ func props(c map[string]any) map[string]any { return c["properties"].(map[string
 func TestUpdateRecordsTheWishForWorkloadIdentity(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.registered()
+	b := registering(issuerURL, r.jwks("one"))
+	delete(props(b)["podkey"].(map[string]any), "kubeconfig")
+	r.must(201, "operator", "PUT", clusterPath("shop"), b)
 	a := r.asAzDoes("contributor", func(c map[string]any) {
 		// As az sends it: profiles made anew, what is empty filled in, and what
 		// its models do not know left out.
@@ -79,6 +81,9 @@ func TestUpdateRecordsTheWishForWorkloadIdentity(t *testing.T) {
 	})
 	if a.Code != 200 || a.at("properties.securityProfile.workloadIdentity.enabled") != true || a.at("properties.oidcIssuerProfile.issuerURL") != issuerURL {
 		t.Fatalf("%d %s", a.Code, a.Body)
+	}
+	if a.at("properties.provisioningState") != "Succeeded" || a.Header().Get("Azure-AsyncOperation") != "" {
+		t.Errorf("there is no kubeconfig to do anything by: %s", a.Body)
 	}
 	if got, _ := json.Marshal(a.at("properties.podkey.toInstall")); string(got) != `["workload-identity-webhook"]` {
 		t.Errorf("to be installed: %s", got)
@@ -165,6 +170,7 @@ func TestWhatARegistrationMaySay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	b := registering(issuerURL, r.jwks("one", "two"))
+	delete(props(b)["podkey"].(map[string]any), "kubeconfig") // with one, work would begin
 	b["tags"] = map[string]any{"a": "b"}
 	props(b)["securityProfile"] = map[string]any{"workloadIdentity": map[string]any{"enabled": true}}
 	props(b)["oidcIssuerProfile"] = map[string]any{"enabled": true}

@@ -33,6 +33,7 @@ func onlySupported(tree map[string]any, next *cluster) error {
 	if p, ok := want["properties"].(map[string]any); ok {
 		p = maps.Clone(p)
 		delete(p, "podkey")
+		maps.DeleteFunc(p, func(name string, _ any) bool { return strings.EqualFold(name, "provisioningState") }) // the service's word, and maybe an old one
 		want["properties"] = p
 	}
 	if where := difference(shown, want, ""); where != "" {

@@ -50,6 +50,10 @@ func (c *Clusters) Register(h *arm.Handler) {
 	post("listClusterUserCredential", c.credential("clusterUser"))
 	post("listClusterAdminCredential", c.credential("clusterAdmin"))
 	post("pushKeys", c.pushKeys)
+	h.Register(arm.ResourceType{
+		Name: typeCluster + "/operationStatuses", Hidden: true, Leaf: true,
+		Routes: []arm.Route{{Method: "GET", Levels: arm.AtGroup, Action: actionCluster + "read", Handle: c.operationStatus}},
+	})
 }
 
 func (c *Clusters) find(ctx context.Context, _ string, id arm.ID) (string, bool, error) {

@@ -56,6 +56,7 @@ type registration struct {
 	KeysUpdated   any `json:"keysUpdatedAt"`
 	HasKubeconfig any `json:"hasKubeconfig"`
 	ToInstall     any `json:"toInstall"`
+	Error         any `json:"error"`
 }
 
 // parsed is a registration whose parts have been read.
@@ -64,6 +65,8 @@ type parsed struct {
 	source keySource
 	keys   []key // nil: none were given
 	access *kubeconfig.Access
+	// trusted is set if who is trusted by all gives the access.
+	trusted bool
 }
 
 // decodeTwice reads the body as a tree and into a type.
@@ -103,6 +106,9 @@ func (c *Clusters) put(w http.ResponseWriter, r *http.Request, q *arm.Request) e
 	if err := precondition(r, &have, exists); err != nil {
 		return err
 	}
+	if err := have.mustBeIdle(); err != nil {
+		return err
+	}
 	reg, err := c.registrationOf(&body, &have, exists)
 	if err != nil {
 		return err
@@ -136,6 +142,7 @@ func (c *Clusters) put(w http.ResponseWriter, r *http.Request, q *arm.Request) e
 	if err := onlySupported(tree, &next); err != nil {
 		return err
 	}
+	next.begin(&have, reg, c.o.Now())
 	return c.save(w, r, q, &have, &next, reg, exists)
 }
 
@@ -264,6 +271,9 @@ func (c *Clusters) registrationOf(body *clusterBody, have *cluster, exists bool)
 //
 // A kubeconfig with an exec plugin makes kubectl run a program on the machine
 // of whoever is given it: that too is only for who is trusted by all.
+//
+// The server connects to private addresses for a kubeconfig of such a person
+// and not for others' (see [Options.Dial]): whether it was one is noted.
 func (c *Clusters) mayRegister(ctx context.Context, q *arm.Request, p *parsed, have *cluster) error {
 	if err := q.Authorize(ctx, actionGrant, q.ID); err != nil {
 		return err
@@ -273,10 +283,28 @@ func (c *Clusters) mayRegister(ctx context.Context, q *arm.Request, p *parsed, h
 			return err
 		}
 	}
-	if p.source == fetched || have.KeySource == pinned && have.Issuer == p.issuer {
+	if p.source != fetched && (have.KeySource != pinned || have.Issuer != p.issuer) {
+		if err := c.trustedByAll(ctx, q, "pinKeys", "Who pins the keys of an issuer can become every identity that trusts it."); err != nil {
+			return err
+		}
+	}
+	if p.access == nil {
 		return nil
 	}
-	return c.trustedByAll(ctx, q, "pinKeys", "Who pins the keys of an issuer can become every identity that trusts it.")
+	home, err := c.o.Home(ctx)
+	if err != nil {
+		return err
+	}
+	p.trusted, err = c.o.RBAC.Allowed(ctx, everywhere(q, home, "trustServer"))
+	return err
+}
+
+// everywhere is the question whether a caller may assign roles in the whole of
+// the server's own tenant.
+func everywhere(q *arm.Request, home, operation string) rbac.Request {
+	return rbac.Request{
+		Principal: q.Principal, Plane: "management", Operation: actionCluster + operation, Action: actionGrant, Object: "/", TenantID: home,
+	}
 }
 
 // trustedByAll is the stronger demand of mayRegister.
@@ -285,9 +313,7 @@ func (c *Clusters) trustedByAll(ctx context.Context, q *arm.Request, operation, 
 	if err != nil {
 		return err
 	}
-	_, err = c.o.RBAC.Authorize(ctx, rbac.Request{
-		Principal: q.Principal, Plane: "management", Operation: actionCluster + operation, Action: actionGrant, Object: "/", TenantID: home,
-	})
+	_, err = c.o.RBAC.Authorize(ctx, everywhere(q, home, operation))
 	if fault.Is(err, fault.Forbidden) {
 		return fault.Wrap(err, fault.Forbidden, "AuthorizationFailed",
 			"%s So this needs '%s' over scope '/' in the server's own tenant, which the client with object id '%s' does not have. Let an operator register the cluster, or register it with keySource Fetched and without a program.",
@@ -312,7 +338,7 @@ func (a *cluster) apply(p *parsed, body *clusterBody, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		a.Server = u.Hostname()
+		a.Server, a.TrustedServer = u.Hostname(), p.trusted
 	}
 	if v := body.Properties.Version; v != "" {
 		if !validVersion(v) {
@@ -381,6 +407,10 @@ func (c *Clusters) save(w http.ResponseWriter, r *http.Request, q *arm.Request, 
 		if err := q.StillThere(ctx, func(ctx context.Context) error { return c.remove(ctx, q.ID, "") }); err != nil {
 			return err
 		}
+	}
+	if next.Operation.State == updating {
+		c.runs.kick()
+		announce(w, q, next)
 	}
 	return writeCluster(w, status, next)
 }

@@ -10,8 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -19,13 +21,16 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/podkey/podkey/deploy/chart"
 	"github.com/podkey/podkey/internal/audit"
+	"github.com/podkey/podkey/internal/install"
 	"github.com/podkey/podkey/internal/server/arm"
 	"github.com/podkey/podkey/internal/server/directory"
 	"github.com/podkey/podkey/internal/server/keyvault"
 	"github.com/podkey/podkey/internal/server/rbac"
 	"github.com/podkey/podkey/internal/store"
 	"github.com/podkey/podkey/internal/store/storetest"
+	"github.com/podkey/podkey/internal/token"
 	"github.com/podkey/podkey/internal/web"
 )
 
@@ -71,6 +76,7 @@ type rig struct {
 	log    logBuffer // both the audit log and the server's
 	people map[string]audit.Principal
 	keys   map[string]*rsa.PrivateKey
+	dns    map[string][]netip.Addr // of API servers
 }
 
 // newRig has two tenants with a subscription and a group each, and people
@@ -100,6 +106,17 @@ func newRig(t testing.TB) *rig {
 			RBAC: r.rbac, Now: clock,
 			Home:     func(context.Context) (string, error) { return homeTenant, nil },
 			Reserved: func(host string) bool { return host == "issuer.podkey.test" || host == "sts.windows.net" },
+			Log:      slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Manifests: func(_ context.Context, tenant string) ([]chart.Object, error) {
+				return chart.Render(chart.Release{Values: install.Authority{TenantID: tenant, Login: "https://login.podkey.test"}.Values()})
+			},
+			Namespace: "podkey-system", Alone: true,
+			WorkTime: 20 * time.Second, Patience: time.Millisecond, Poll: time.Millisecond,
+			Dial: func(trusted bool) func(context.Context, string, string) (net.Conn, error) {
+				rules := &token.Foreign{AllowPrivate: trusted, AllowLoopback: trusted}
+				rules.Resolve = func(_ context.Context, host string) ([]netip.Addr, error) { return r.dns[host], nil }
+				return rules.Dial
+			},
 		})
 		r.c.Register(h)
 	})

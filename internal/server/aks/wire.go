@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/podkey/podkey/internal/server/arm"
 	"github.com/podkey/podkey/internal/web"
 )
 
@@ -80,6 +81,8 @@ type wirePodkey struct {
 	Kubeconfig  bool       `json:"hasKubeconfig"`
 	// ToInstall is what the cluster was asked to have and `podkey install` brings.
 	ToInstall []string `json:"toInstall"`
+	// Error is why the last operation failed.
+	Error *arm.ErrorDetail `json:"error,omitempty"`
 }
 
 // noServicePrincipal is what clusters show that have no service principal.
@@ -93,7 +96,7 @@ func wireOf(c *cluster) wireCluster {
 		ID: c.ID, Name: c.Name, Type: typeCluster, Location: c.Location, Tags: c.Tags, ETag: c.ETag,
 		SKU: wireSKU{Name: "Base", Tier: "Free"},
 		Properties: wireProperties{
-			ProvisioningState: "Succeeded", DNSPrefix: c.Name, FQDN: c.Server,
+			ProvisioningState: string(c.provisioningState()), DNSPrefix: c.Name, FQDN: c.Server,
 			Version: c.Version, CurrentVersion: c.Version, EnableRBAC: true,
 			AgentPools:       []wirePool{{Name: "registered", Mode: "System", OSType: "Linux"}},
 			Network:          wireNetwork{Plugin: "none"},
@@ -118,7 +121,8 @@ func wireOf(c *cluster) wireCluster {
 	if c.KeySource == pinned {
 		p.KeysUpdated = &c.KeysUpdated
 	}
-	if c.WorkloadIdentity {
+	p.Error = c.Operation.Error
+	if c.WorkloadIdentity && c.Webhook != present {
 		p.ToInstall = append(p.ToInstall, componentWebhook)
 	}
 	return out
