@@ -19,7 +19,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"text/template"
 
 	"sigs.k8s.io/yaml"
 )
@@ -136,10 +135,8 @@ func YAML(objects []Object) ([]byte, error) {
 // cause is an error of a template without the template's own part of it, if
 // it came from a function of ours.
 func cause(err error) error {
-	if e, ok := errors.AsType[template.ExecError](err); ok {
-		if r, ok := errors.AsType[*requiredError](e.Err); ok {
-			return r
-		}
+	if r, ok := errors.AsType[*requiredError](err); ok {
+		return r
 	}
 	return err
 }

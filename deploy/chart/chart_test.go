@@ -69,21 +69,55 @@ func TestNamespaceIsFirstAndWebhooksAreLast(t *testing.T) {
 	}
 }
 
+// TestAttackValues: a value is one value, whatever is in it.
+func TestAttackValues(t *testing.T) {
+	const nasty = "a\n            - --trust-ca=/proc/self/environ # \" ' {{ .Values }}"
+	objects, err := chart.Render(chart.Release{Values: map[string]any{
+		"tenantID": nasty, "audience": nasty, "authorityHost": nasty, "image": map[string]any{"repository": nasty},
+		"webhook": map[string]any{"exemptNamespaces": []any{"123", "true", nasty}, "logLevel": nasty, "priorityClassName": nasty},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		switch o["kind"] {
+		case "Deployment":
+			pod := o["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)
+			c := pod["containers"].([]any)[0].(map[string]any)
+			for _, a := range c["args"].([]any) {
+				if strings.HasPrefix(a.(string), "--trust-ca") {
+					t.Errorf("arguments %q", c["args"])
+				}
+			}
+			if pod["priorityClassName"] != nasty || !strings.HasPrefix(c["image"].(string), nasty) {
+				t.Errorf("%q %q", pod["priorityClassName"], c["image"])
+			}
+		case "MutatingWebhookConfiguration":
+			hook := o["webhooks"].([]any)[0].(map[string]any)
+			values := hook["namespaceSelector"].(map[string]any)["matchExpressions"].([]any)[0].(map[string]any)["values"].([]any)
+			if diff := cmp.Diff([]any{"123", "true", nasty, "podkey-system"}, values); diff != "" {
+				t.Error(diff)
+			}
+		}
+	}
+}
+
 func TestBadValues(t *testing.T) {
 	for values, want := range map[string]string{
-		"{}":                                           "tenantID is required",
-		"tenantID: ''":                                 "tenantID is required",
-		"tenantId: x":                                  "tenantId is not a value of this chart; here there are: audience",
-		"tenantID: x\nwebhook: {replica: 2}":           "webhook.replica is not a value",
-		"tenantID: x\nwebhook: {replicas: two}":        "webhook.replicas must be of type integer",
-		"tenantID: x\nwebhook: {replicas: 1.5}":        "webhook.replicas must be of type integer",
-		"tenantID: x\nwebhook: {replicas: -1}":         "webhook.replicas must be at least 0",
-		"tenantID: x\nwebhook: {advice: 'yes'}":        "webhook.advice must be of type boolean",
-		"tenantID: x\ntokenPath: new":                  "tokenPath must be one of: classic, reserved, hashed, both",
-		"tenantID: x\nwebhook: []":                     "webhook must be of type object",
-		"tenantID: x\nwebhook: {exemptNamespaces: {}}": "webhook.exemptNamespaces must be of type array",
-		"tenantID: x\nauthorityHost: {}":               "authorityHost must be of type string",
-		"tenantID: 7":                                  "tenantID must be of type string",
+		"{}":                                                        "tenantID is required",
+		"tenantID: ''":                                              "tenantID is required",
+		"tenantId: x":                                               "tenantId is not a value of this chart; here there are: audience",
+		"tenantID: x\nwebhook: {replica: 2}":                        "webhook.replica is not a value",
+		"tenantID: x\nwebhook: {replicas: two}":                     "webhook.replicas must be of type integer",
+		"tenantID: x\nwebhook: {replicas: 1.5}":                     "webhook.replicas must be of type integer",
+		"tenantID: x\nwebhook: {replicas: -1}":                      "webhook.replicas must be at least 0",
+		"tenantID: x\nwebhook: {advice: 'yes'}":                     "webhook.advice must be of type boolean",
+		"tenantID: x\ntokenPath: new":                               "tokenPath must be one of: classic, reserved, hashed, both",
+		"tenantID: x\nwebhook: []":                                  "webhook must be of type object",
+		"tenantID: x\nwebhook: {exemptNamespaces: {}}":              "webhook.exemptNamespaces must be of type array",
+		"tenantID: x\nauthorityHost: {}":                            "authorityHost must be of type string",
+		"tenantID: x\nwebhook: {certificates: {injectCAFrom: a/b}}": "injectCAFrom needs webhook.certificates.existingSecret",
+		"tenantID: 7":                                               "tenantID must be of type string",
 	} {
 		v, err := chart.ParseValues([]byte(values))
 		if err != nil {

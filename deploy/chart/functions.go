@@ -16,7 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// requiredError is the message of a value that must be given.
+// requiredError is the message of a value that must be given, or must not be
+// with another.
 type requiredError struct{ message string }
 
 func (e *requiredError) Error() string { return e.message }
@@ -45,6 +46,7 @@ func parse() (*template.Template, error) {
 			}
 			return v
 		},
+		"fail": func(message string) (string, error) { return "", &requiredError{message} },
 		"required": func(message string, v any) (any, error) {
 			if v == nil || v == "" {
 				return nil, &requiredError{message}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,6 +76,7 @@ type installing struct {
 	dir, tenant  string
 	files, sets  []string
 	print, azure bool
+	azureNames   bool
 }
 
 func newInstall() *cobra.Command {
@@ -106,8 +108,10 @@ reads them, and no cluster is asked.`,
 	fl.StringArrayVar(&i.sets, "set", nil, "a value, as NAME.NAME=VALUE; may be repeated")
 	fl.BoolVar(&i.print, "print", false, "print the manifests instead of installing them")
 	fl.BoolVar(&i.azure, "azure", false, "let pods use Azure's own token service")
+	fl.BoolVar(&i.azureNames, "azure-names", false, "let pods meet the server under Azure's names; cluster DNS must answer so, see: podkey corefile")
 	fl.StringVar(&i.tenant, "tenant", "", "tenant of the identities (default: the server's)")
 	_ = cmd.MarkFlagFilename("values", "yaml", "yml")
+	cmd.MarkFlagsMutuallyExclusive("azure", "azure-names")
 	return cmd
 }
 
@@ -190,6 +194,14 @@ func (i *installing) authority(cmd *cobra.Command) (a install.Authority, err err
 	}
 	if a.CA, err = os.ReadFile(op.CAFile); err != nil {
 		return a, fmt.Errorf("read CA of the server: %w", err)
+	}
+	if i.azureNames {
+		azure, err := os.ReadFile(op.AzureCAFile)
+		if err != nil {
+			return a, fmt.Errorf("read CA of the server for Azure's names: %w", err)
+		}
+		a.Login, a.CA = "", slices.Concat(a.CA, azure)
+		return a, nil
 	}
 	if u, err := url.Parse(a.Login); err == nil && strings.HasSuffix(u.Hostname(), ".localhost") {
 		fmt.Fprintf(cmd.ErrOrStderr(), "podkey: for a pod, %s is the pod itself: start the server with --domain NAME, a name that the cluster resolves to it\n", u.Hostname())

@@ -13,8 +13,8 @@ import (
 // Authority is the token service that the pods of a cluster use.
 type Authority struct {
 	TenantID string
-	Login    string // origin of the token service; empty is Azure's
-	CA       []byte // PEM of who signed its certificate; empty if a public authority did
+	Login    string // origin of the token service; empty if pods use Azure's name
+	CA       []byte // PEM of who signed its certificate and the vaults'; empty if public authorities did
 }
 
 // Values are the chart's values for an authority.
@@ -23,6 +23,8 @@ func (a Authority) Values() map[string]any {
 	if a.Login != "" {
 		v["authorityHost"] = strings.TrimSuffix(a.Login, "/") + "/"
 		v["ownNames"] = true
+	}
+	if len(a.CA) > 0 {
 		v["trust"] = map[string]any{"ca": string(a.CA)}
 	}
 	return v

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/podkey/podkey/deploy/chart"
@@ -23,6 +24,9 @@ type ClusterConfig struct {
 	Image string `json:"image"`
 	// Namespace is where it is installed; podkey-system if empty.
 	Namespace string `json:"namespace"`
+	// AzureNames makes pods meet the server under Azure's names instead of its
+	// own. The DNS of the clusters must answer so: podkey corefile.
+	AzureNames bool `json:"azureNames"`
 	// Values is a values file for the chart, laid over what the server fills in:
 	// tenant, authority, trust and image.
 	Values string `json:"values"`
@@ -100,7 +104,14 @@ func (s *Server) manifests() (func(ctx context.Context, tenantID string) ([]char
 		if err != nil {
 			return nil, err
 		}
-		return render(tenantID, s.hosts.own.Login, ca.CertPEM())
+		if !c.AzureNames {
+			return render(tenantID, s.hosts.own.Login, ca.CertPEM())
+		}
+		azure, err := s.authority.ensure(ctx, azureCA)
+		if err != nil {
+			return nil, err
+		}
+		return render(tenantID, "", slices.Concat(ca.CertPEM(), azure.CertPEM()))
 	}, nil
 }
 

@@ -9,18 +9,21 @@
 {{- define "podkey.webhook.match" -}}
 app.kubernetes.io/name: podkey
 app.kubernetes.io/component: webhook
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "podkey.labels" -}}
 app.kubernetes.io/name: podkey
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
 {{- define "podkey.webhook.annotations" -}}
+{{- if and .Values.webhook.certificates.injectCAFrom (not .Values.webhook.certificates.existingSecret) }}
+{{- fail "webhook.certificates.injectCAFrom needs webhook.certificates.existingSecret: otherwise cert-manager and podkey would overwrite each other's CA" }}
+{{- end -}}
 {{- $all := merge (dict) .Values.webhook.annotations -}}
 {{- with .Values.webhook.certificates.injectCAFrom -}}
 {{- $_ := set $all "cert-manager.io/inject-ca-from" . -}}
@@ -38,6 +41,6 @@ matchExpressions:
     operator: NotIn
     values:
       {{- range uniq (append .Values.webhook.exemptNamespaces .Release.Namespace) }}
-      - {{ . }}
+      - {{ . | quote }}
       {{- end }}
 {{- end -}}
