@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -54,7 +55,7 @@ func Render(r Release) ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	values = overlay(values, given)
+	values = prune(Overlay(values, given))
 	if problems := schema.check("", values); problems != nil {
 		return nil, fmt.Errorf("values: %w", errors.Join(problems...))
 	}
@@ -162,26 +163,33 @@ func normalize(values map[string]any) (map[string]any, error) {
 	return out, json.Unmarshal(b, &out)
 }
 
-// overlay lays values over those of the chart, as Helm does: maps are merged,
-// null removes.
-func overlay(base, over map[string]any) map[string]any {
+// Overlay lays values over others, as Helm lays values files: maps are merged,
+// and null, which is kept, takes the chart's own value away.
+func Overlay(base, over map[string]any) map[string]any {
 	out := map[string]any{}
-	for k, v := range base {
-		out[k] = v
-	}
+	maps.Copy(out, base)
 	for k, v := range over {
 		under, below := out[k].(map[string]any)
 		m, is := v.(map[string]any)
-		switch {
-		case v == nil:
-			delete(out, k)
-		case below && is:
-			out[k] = overlay(under, m)
-		default:
+		if below && is {
+			out[k] = Overlay(under, m)
+		} else {
 			out[k] = v
 		}
 	}
 	return out
+}
+
+// prune takes the nulls away.
+func prune(values map[string]any) map[string]any {
+	for k, v := range values {
+		if m, is := v.(map[string]any); is {
+			prune(m)
+		} else if v == nil {
+			delete(values, k)
+		}
+	}
+	return values
 }
 
 // ParseValues reads a values file. A name that is given twice is an error.

@@ -165,7 +165,7 @@ func (i *installing) values(cmd *cobra.Command) (map[string]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read values %s: %w", file, err)
 		}
-		values = install.Overlay(values, over)
+		values = chart.Overlay(values, over)
 	}
 	for _, s := range i.sets {
 		if err := install.Set(values, s); err != nil {

@@ -29,7 +29,7 @@ const (
 func render(t testing.TB, values map[string]any) []chart.Object {
 	t.Helper()
 	a := install.Authority{TenantID: "8e8f1d70-1ac5-4b0e-9c0e-6d1f2f5b7a01", Login: "https://login.podkey.example", CA: []byte("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")}
-	objects, err := chart.Render(chart.Release{Values: install.Overlay(a.Values(), values)})
+	objects, err := chart.Render(chart.Release{Values: chart.Overlay(a.Values(), values)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -480,7 +480,7 @@ func TestValues(t *testing.T) {
 		}
 	}
 	base := map[string]any{"a": map[string]any{"b": 1, "c": 2}, "d": 3}
-	over := install.Overlay(base, map[string]any{"a": map[string]any{"c": nil, "e": 4}, "d": map[string]any{"f": 5}})
+	over := chart.Overlay(base, map[string]any{"a": map[string]any{"c": nil, "e": 4}, "d": map[string]any{"f": 5}})
 	if d := cmp.Diff(map[string]any{"a": map[string]any{"b": 1, "c": nil, "e": 4}, "d": map[string]any{"f": 5}}, over); d != "" {
 		t.Error(d)
 	}

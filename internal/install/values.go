@@ -3,7 +3,6 @@ package install
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"strconv"
 	"strings"
 
@@ -28,25 +27,6 @@ func (a Authority) Values() map[string]any {
 		v["trust"] = map[string]any{"ca": string(a.CA)}
 	}
 	return v
-}
-
-// Overlay lays values over others, as Helm lays values files: maps are merged,
-// and null removes.
-func Overlay(base, over map[string]any) map[string]any {
-	out := maps.Clone(base)
-	if out == nil {
-		out = map[string]any{}
-	}
-	for k, v := range over {
-		under, below := out[k].(map[string]any)
-		m, is := v.(map[string]any)
-		if below && is {
-			out[k] = Overlay(under, m)
-		} else {
-			out[k] = v // null too: the chart removes its own default for it
-		}
-	}
-	return out
 }
 
 // Set reads a.b.c=value into values. A dot of a name is written \. . As with

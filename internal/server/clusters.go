@@ -94,7 +94,7 @@ func (s *Server) manifests() (func(ctx context.Context, tenantID string) ([]char
 	}
 	render := func(tenantID, login string, ca []byte) ([]chart.Object, error) {
 		values := install.Authority{TenantID: tenantID, Login: login, CA: ca}.Values()
-		return chart.Render(chart.Release{Namespace: c.namespace(), Values: install.Overlay(install.Overlay(values, image), over)})
+		return chart.Render(chart.Release{Namespace: c.namespace(), Values: chart.Overlay(chart.Overlay(values, image), over)})
 	}
 	if _, err := render("00000000-0000-0000-0000-000000000000", "https://login.example", []byte("tried")); err != nil {
 		return nil, fmt.Errorf("clusters.values: %w", err)

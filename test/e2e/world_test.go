@@ -80,8 +80,12 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 			return nil, err
 		}
 	}
-	config := filepath.Join(x.Dir(), "server.yaml")
-	if err := os.WriteFile(config, []byte("domain: "+domain+"\n"), 0o600); err != nil {
+	config, values := filepath.Join(x.Dir(), "server.yaml"), filepath.Join(x.Dir(), "values.yaml")
+	err = errors.Join(
+		os.WriteFile(config, fmt.Appendf(nil, "domain: %s\nclusters: {image: %q, azureNames: true, values: %s}\n", domain, podkeyRef, values), 0o600),
+		os.WriteFile(values, []byte("webhook: {drainSeconds: 1, logLevel: debug}\n"), 0o600),
+	)
+	if err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(x.Dir(), "podkey.log"))
@@ -103,11 +107,20 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 	if err := x.SetCorefile(ctx, corefile); err != nil {
 		return nil, err
 	}
-	return x, x.install(ctx, nil)
+	if out, err := x.sh(ctx, enable); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", enable, err, out)
+	}
+	return x, nil
 }
 
-// install installs podkey by its Helm chart, for Azure's names, with values
-// over those that every test needs.
+// enable makes the server install the webhook, as the walkthroughs do.
+const enable = "az aks update -g " + group + " -n " + cluster + " --enable-oidc-issuer --enable-workload-identity -o none"
+
+// disable takes it away again.
+const disable = "az aks update -g " + group + " -n " + cluster + " --disable-workload-identity -o none"
+
+// install installs podkey by its Helm chart, as the server does, but with
+// values over those.
 func (x *world) install(ctx context.Context, values map[string]any) error {
 	var ca []byte
 	for _, name := range []string{"azure-ca.pem", "ca.pem"} {
