@@ -62,7 +62,7 @@ func prepare(ctx context.Context) (string, error) {
 	})
 	g.Go(func() error { return images(ctx, root, dir) })
 	g.Go(func() error {
-		if err := clients.Prerequisites(ctx, false); err != nil {
+		if err := clients.Prerequisites(ctx, true); err != nil {
 			return err
 		}
 		in, err := clients.New(os.Stderr)
@@ -73,15 +73,32 @@ func prepare(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
-		return os.Symlink(bin, filepath.Join(dir, "az"))
+		python, err := in.Python(ctx, filepath.Join(root, "samples", "python", "requirements.txt"))
+		if err != nil {
+			return err
+		}
+		modules, err := in.JavaScript(ctx, filepath.Join(root, "samples", "javascript"))
+		if err != nil {
+			return err
+		}
+		libraries, err := in.Java(ctx, filepath.Join(root, "samples", "java"))
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			os.Symlink(bin, filepath.Join(dir, "az")),
+			os.Symlink(libraries, filepath.Join(dir, "java")),
+			os.Symlink(filepath.Dir(filepath.Dir(python)), filepath.Join(dir, "python")),
+			os.Symlink(modules, filepath.Join(dir, "javascript")),
+		)
 	})
 	return dir, g.Wait()
 }
 
 // Images of the suite.
 const (
-	podkeyRef  = "localhost/podkey:e2e"
-	sampleRef  = "localhost/read-secret:e2e"
+	podkeyRef  = "localhost/podkey:dev"
+	sampleRef  = "localhost/read-secret:dev"
 	loggerRef  = "localhost/secret-logger:e2e"
 	webRef     = "localhost/secret-web:e2e"
 	busyboxRef = "localhost/busybox:e2e"

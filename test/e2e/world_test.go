@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -104,13 +105,42 @@ func startWorld(ctx context.Context) (_ *world, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("podkey corefile: %w\n%s", err, corefile)
 	}
-	if err := x.SetCorefile(ctx, corefile); err != nil {
+	if err := errors.Join(x.SetCorefile(ctx, corefile), x.resolves(ctx)); err != nil {
 		return nil, err
 	}
 	if out, err := x.sh(ctx, enable); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", enable, err, out)
 	}
 	return x, nil
+}
+
+// resolves waits until cluster DNS answers for the server's names.
+func (x *world) resolves(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ip, err := x.Kubectl(ctx, "", "-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "jsonpath={.items[0].status.podIP}")
+		if err == nil {
+			r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(ip, "53"))
+			}}
+			for _, name := range []string{"login.microsoftonline.com.", "login." + domain + "."} {
+				if at, lookErr := r.LookupHost(ctx, name); lookErr != nil || !slices.Equal(at, []string{lab.Host}) {
+					err = errors.Join(err, fmt.Errorf("%s: %q, %w", name, at, lookErr))
+				}
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("cluster DNS does not know the server: %w", err)
+		}
+	}
 }
 
 // enable makes the server install the webhook, as the walkthroughs do.

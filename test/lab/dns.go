@@ -54,11 +54,16 @@ func (c *Cluster) dns(ctx context.Context) error {
 }
 
 // SetCorefile replaces what the configuration of cluster DNS has beside the
-// plugins of every cluster: plugins of the main server block. CoreDNS takes a
-// change up within seconds.
+// plugins of every cluster: plugins of the main server block. CoreDNS takes
+// the change up a few seconds later.
 func (c *Cluster) SetCorefile(ctx context.Context, plugins string) error {
 	plugins = "    " + strings.ReplaceAll(strings.TrimSpace(plugins), "\n", "\n        ")
-	_, err := c.Kubectl(ctx, fmt.Sprintf(corefile, plugins), "apply", "-f", "-")
+	if _, err := c.Kubectl(ctx, fmt.Sprintf(corefile, plugins), "apply", "-f", "-"); err != nil {
+		return err
+	}
+	// A node brings the files of a pod up to date once a minute, and when the
+	// pod changes.
+	_, err := c.Kubectl(ctx, "", "-n", "kube-system", "annotate", "pods", "-l", "k8s-app=kube-dns", "--overwrite", fmt.Sprintf("lab.example/corefile=%d", time.Now().UnixNano()))
 	return err
 }
 
