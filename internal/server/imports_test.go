@@ -18,7 +18,7 @@ const module = "github.com/podkey/podkey/"
 var arrows = map[string]string{
 	"cmd/podkey":                   "internal/cli",
 	"internal/cli":                 "internal/server internal/client internal/bootstrap internal/demo internal/proxy internal/workload internal/connect internal/install internal/webhook internal/admission internal/sidecar internal/intercept internal/imds internal/kubeconfig internal/pki internal/text deploy/chart",
-	"internal/webhook":             "internal/pki",
+	"internal/webhook":             "internal/pki internal/text",
 	"internal/admission":           "internal/pki internal/text",
 	"internal/sidecar":             "internal/imds internal/text",
 	"internal/intercept":           "",
