@@ -32,11 +32,42 @@ const openURLName = "open-url"
 type openPlan struct {
 	Login string `json:"login"` // origin of the token service under its own name
 
-	// Before has the variables that exec has changed, as they were; null for
-	// those that were not there. The browser is none of what runs under exec:
-	// with our proxy it would reach nothing else, and asked to open an address
-	// it must not come back to us.
+	// Before has the variables that exec has set, and proxies that it has taken
+	// away, as they were; null for those that were not there. The browser is
+	// none of what runs under exec: with our proxy it would reach nothing else,
+	// and asked to open an address it must not come back to us.
+	//
+	// Whatever runs under exec can read the file. So what exec takes away for
+	// being a credential stays away from the browser too, which has no use for
+	// it, and so does what may have a password in it, see [forBrowser].
 	Before map[string]*string `json:"before"`
+}
+
+// forBrowser is what a browser is given of a variable's value; ok is false if
+// it is not given the variable. Browsers ask the person for a proxy's
+// password, and run no Java.
+func forBrowser(name, value string) (left string, ok bool) {
+	if name == "JAVA_TOOL_OPTIONS" {
+		return "", false
+	}
+	if isProxy(name) {
+		scheme := ""
+		if before, after, ok := strings.Cut(value, "://"); ok {
+			scheme, value = before+"://", after
+		}
+		value = scheme + value[strings.LastIndex(value, "@")+1:]
+	}
+	return value, true
+}
+
+// isProxy reports whether a variable names a proxy, or hosts to be reached
+// without one.
+func isProxy(name string) bool {
+	switch strings.ToLower(name) {
+	case "http_proxy", "https_proxy", "all_proxy", "no_proxy":
+		return true
+	}
+	return false
 }
 
 // browserVariable returns the variable that makes the program's browser ours.
@@ -52,17 +83,23 @@ func browserVariable(dir, login string, env *workload.Env, parent []string) ([]s
 	if before["BROWSER"] != "" || !hasDisplay(runtime.GOOS, before) {
 		return nil, nil
 	}
-	plan := openPlan{Login: login, Before: map[string]*string{"BROWSER": nil}}
-	for _, name := range env.Unset {
-		plan.Before[name] = nil
-	}
+	restored := []string{"BROWSER"}
 	for _, v := range env.Set {
 		name, _, _ := strings.Cut(v, "=")
-		plan.Before[name] = nil
+		restored = append(restored, name)
 	}
-	for name := range plan.Before {
+	for _, name := range env.Unset {
+		if isProxy(name) {
+			restored = append(restored, name)
+		}
+	}
+	plan := openPlan{Login: login, Before: map[string]*string{}}
+	for _, name := range restored {
+		plan.Before[name] = nil
 		if value, ok := before[name]; ok {
-			plan.Before[name] = &value
+			if value, ok = forBrowser(name, value); ok {
+				plan.Before[name] = &value
+			}
 		}
 	}
 	self, err := os.Executable()
@@ -105,7 +142,9 @@ func browserCommand(self, file string) (command string, ok bool) {
 	return strings.Join(append(words, "%s"), " "), true
 }
 
-func newOpenURL() *cobra.Command {
+func newOpenURL() *cobra.Command { return openURLCommand(openPatience) }
+
+func openURLCommand(patience time.Duration) *cobra.Command {
 	return &cobra.Command{
 		Use:    openURLName + " FILE URL",
 		Short:  "Open a sign-in page of Podkey's in the person's browser",
@@ -119,21 +158,33 @@ func newOpenURL() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := os.ReadFile(args[0])
-			if err != nil {
-				return err
+			// A refusal is a success too. After a failure Python's webbrowser goes on
+			// to the next browser that it finds, with the address as it was.
+			talk := cmd.ErrOrStderr()
+			if err := openURL(talk, args[0], args[1], patience); err != nil {
+				fmt.Fprintf(talk, "podkey: %s\n", oneLine(err))
 			}
-			var plan openPlan
-			if err := json.Unmarshal(b, &plan); err != nil || !strings.HasPrefix(plan.Login, "https://") {
-				return errors.New("the file is not one of podkey exec's")
-			}
-			page, err := ownPage(plan.Login, args[1])
-			if err != nil {
-				return err
-			}
-			return openPage(cmd.ErrOrStderr(), page, plan.environment(os.Environ()))
+			return nil
 		},
 	}
+}
+
+// openURL opens a page of the token service that the plan in file is about.
+func openURL(talk io.Writer, file, address string, patience time.Duration) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("the page is not opened: %w", err)
+	}
+	var plan openPlan
+	if err := json.Unmarshal(b, &plan); err != nil || !strings.HasPrefix(plan.Login, "https://") {
+		return errors.New("the page is not opened: the file is not one of podkey exec's")
+	}
+	page, err := ownPage(plan.Login, address)
+	if err != nil {
+		return err
+	}
+	openPage(talk, plan.Login, page, plan.environment(os.Environ()), patience)
+	return nil
 }
 
 // ownPage is a page of the token service under its own name. Any other host is
@@ -170,10 +221,10 @@ func (p *openPlan) environment(env []string) []string {
 // page. Some start the browser and end, others are the browser.
 const openPatience = 2 * time.Second
 
-// openPage shows a page in the person's browser. If that fails the person is
-// told the address, and it counts as done: whoever asked would try to open the
-// real one next.
-func openPage(talk io.Writer, page string, env []string) error {
+// openPage shows a page of login in the person's browser. If that fails within
+// patience the person is told the address, and that is all: whoever asked would
+// try to open the real one next.
+func openPage(talk io.Writer, login, page string, env []string, patience time.Duration) {
 	name := "xdg-open"
 	if runtime.GOOS == "darwin" {
 		name = "open"
@@ -187,13 +238,12 @@ func openPage(talk io.Writer, page string, env []string) error {
 		go func() { ended <- opener.Wait() }()
 		select {
 		case err = <-ended:
-		case <-time.After(openPatience):
+		case <-time.After(patience):
 		}
 	}
 	if err != nil {
 		fmt.Fprintf(talk, "podkey: no browser could be opened (%s: %s). Open this page yourself, on this machine:\n  %s\n", name, oneLine(err), page)
-		return nil
+		return
 	}
-	fmt.Fprintf(talk, "podkey: the page in your browser is Podkey's, at %s\n", page[:len("https://")+strings.IndexAny(page[len("https://"):]+"/", "/?#")])
-	return nil
+	fmt.Fprintf(talk, "podkey: the page in your browser is Podkey's, at %s\n", login)
 }

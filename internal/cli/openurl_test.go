@@ -2,19 +2,27 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestMain lets the test's own program be podkey where exec names it as the
 // program's browser.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == openURLName {
-		os.Exit(Run(context.Background(), os.Args[1:], IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+		// With time enough for any opener of the tests.
+		open := openURLCommand(time.Minute)
+		open.SetArgs(os.Args[2:])
+		if open.Execute() != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -47,10 +55,11 @@ func newBrowsing(t *testing.T) *browsing {
 	t.Setenv("DISPLAY", ":7")
 	t.Setenv("BROWSER", "")
 	os.Unsetenv("BROWSER")
-	t.Setenv("HTTPS_PROXY", "http://corporate.example:3128")
+	t.Setenv("HTTPS_PROXY", "http://me:proxy-password@corporate.example:3128")
 	t.Setenv("SSL_CERT_FILE", "")
 	os.Unsetenv("SSL_CERT_FILE")
-	t.Setenv("ALL_PROXY", "socks5://corporate.example:1080")
+	t.Setenv("ALL_PROXY", "socks5://me:proxy-p@ss/word@corporate.example:1080")
+	t.Setenv("HTTP_PROXY", "me:proxy-password@corporate.example:3128")
 	return b
 }
 
@@ -65,8 +74,10 @@ func (b *browsing) exec(url, script string) (status int, out, talk string) {
 }
 
 // open does with BROWSER what Python's webbrowser does: it splits the command
-// line as a shell would, and puts the address where %s is.
-const open = `eval "$(printf '%s' "$BROWSER" | sed 's|%s|"$URL"|')"`
+// line as a shell would, and puts the address where %s is. If the command
+// fails, the next browser is given the same address. It stands for Python
+// itself, which the tests do without: only the acceptance tests need it.
+const open = `eval "$(printf '%s' "$BROWSER" | sed 's|%s|"$URL"|')" || xdg-open "$URL"`
 
 // wasOpened is the address that the opener was given, and its environment.
 func (b *browsing) wasOpened() (url string, env map[string]string) {
@@ -102,7 +113,9 @@ func TestExecOpensOwnSignInPage(t *testing.T) {
 			t.Errorf("%s: said %q", from, talk)
 		}
 		// The browser is as it would be without us.
-		for name, want := range map[string]string{"HTTPS_PROXY": "http://corporate.example:3128", "ALL_PROXY": "socks5://corporate.example:1080", "DISPLAY": ":7"} {
+		for name, want := range map[string]string{
+			"HTTPS_PROXY": "http://corporate.example:3128", "ALL_PROXY": "socks5://corporate.example:1080", "HTTP_PROXY": "corporate.example:3128", "DISPLAY": ":7",
+		} {
 			if env[name] != want {
 				t.Errorf("the browser has %s=%q", name, env[name])
 			}
@@ -113,17 +126,43 @@ func TestExecOpensOwnSignInPage(t *testing.T) {
 			}
 		}
 	}
-	// What cannot be opened is told, and nobody opens the real page instead.
-	t.Setenv("PATH", "/usr/bin:/bin")
-	if err := os.Symlink("/bin/false", filepath.Join(filepath.Dir(b.opened), "xdg-open")); err != nil {
+}
+
+// What cannot be opened is told; what has not ended by then is a browser.
+func TestOpenPageTellsTheAddress(t *testing.T) {
+	const login, page = "https://login.podkey.test", "https://login.podkey.test/x"
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":/usr/bin:/bin")
+	try := func(script string, patience time.Duration) string {
+		t.Helper()
+		for _, name := range []string{"xdg-open", "open"} {
+			if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var talk bytes.Buffer
+		openPage(&talk, login, page, os.Environ(), patience)
+		return talk.String()
+	}
+	if talk := try("exit 1", time.Minute); !strings.Contains(talk, "no browser could be opened") || !strings.HasSuffix(talk, "\n  "+page+"\n") {
+		t.Errorf("an opener that fails: %s", talk)
+	}
+	end := filepath.Join(t.TempDir(), "end") // a pipe: the opener waits until the test opens it
+	if err := syscall.Mkfifo(end, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/bin/false", filepath.Join(filepath.Dir(b.opened), "open")); err != nil {
+	if talk := try("exec cat '"+end+"'", 0); talk != "podkey: the page in your browser is Podkey's, at "+login+"\n" {
+		t.Errorf("a browser: %s", talk)
+	}
+	w, err := os.OpenFile(end, os.O_WRONLY, 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", filepath.Dir(b.opened)+":/usr/bin:/bin")
-	if status, _, talk := b.exec("https://login.microsoftonline.com/x", open); status != 0 || !strings.Contains(talk, "\n  "+login+"/x\n") {
-		t.Errorf("status %d: %s", status, talk)
+	w.Close()
+	t.Setenv("PATH", t.TempDir())
+	var talk bytes.Buffer
+	if openPage(&talk, login, page, os.Environ(), time.Minute); !strings.HasSuffix(talk.String(), "\n  "+page+"\n") {
+		t.Errorf("no opener: %s", talk.String())
 	}
 }
 
@@ -140,14 +179,29 @@ func TestAttackExecOpensNothingElse(t *testing.T) {
 		if opened, _ := b.wasOpened(); opened != "" {
 			t.Errorf("%q: opened %q", url, opened)
 		}
-		if status == 0 || talk == "" {
+		if status != 0 || !strings.Contains(talk, " not opened: ") && !strings.Contains(talk, "malformed") {
 			t.Errorf("%q: status %d, said %q", url, status, talk)
+		}
+	}
+	// Nor is anything opened when the plan has gone, or is none.
+	gone := `f=$(printf '%s' "$BROWSER" | cut -d' ' -f3); `
+	for what, before := range map[string]string{"gone": `rm "$f"; `, "empty": `: >"$f"; `, "another": `echo '{"login":"http://evil.example"}' >"$f"; `} {
+		status, _, talk := b.exec("https://login.microsoftonline.com/", gone+before+open)
+		if opened, _ := b.wasOpened(); opened != "" || status != 0 || !strings.Contains(talk, "the page is not opened: ") {
+			t.Errorf("%s: status %d, opened %q, said %q", what, status, opened, talk)
 		}
 	}
 	// The command is of no use by itself, and not for people.
 	var out bytes.Buffer
-	if status := Run(t.Context(), []string{openURLName, b.data + "/operator.json", "https://login.microsoftonline.com/"}, IO{Out: &out, Err: &out}); status == 0 || strings.Contains(out.String(), b.api.Operator.ClientSecret) {
+	status := Run(t.Context(), []string{openURLName, b.data + "/operator.json", "https://login.microsoftonline.com/"}, IO{Out: &out, Err: &out})
+	if status != 0 || !strings.Contains(out.String(), "not one of podkey exec's") || strings.Contains(out.String(), b.api.Operator.ClientSecret) {
 		t.Errorf("status %d", status)
+	}
+	if opened, _ := b.wasOpened(); opened != "" {
+		t.Errorf("opened %q", opened)
+	}
+	if status := Run(t.Context(), []string{openURLName, "x"}, IO{Out: &out, Err: &out}); status != 2 {
+		t.Errorf("without an address: status %d", status)
 	}
 	out.Reset()
 	if Run(t.Context(), []string{"--help"}, IO{Out: &out, Err: &out}); strings.Contains(out.String(), openURLName) {
@@ -196,6 +250,39 @@ func TestExecNamesABrowser(t *testing.T) {
 	} {
 		if got, ok := browserCommand(c.self, c.file); got != c.want || ok != (c.want != "") {
 			t.Errorf("%s: %q", c.self, got)
+		}
+	}
+}
+
+// What exec takes away from a program for being a credential is not in a file
+// that the program is told of either.
+func TestAttackBrowserPlanHasNoCredentials(t *testing.T) {
+	b := newBrowsing(t)
+	source, err := os.ReadFile("../workload/removed.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`"([A-Z][A-Z0-9_]+)"`).FindAllStringSubmatch(string(source), -1) {
+		names = append(names, m[1])
+		t.Setenv(m[1], "a-credential")
+	}
+	if len(names) < 50 {
+		t.Fatalf("%d names are removed", len(names))
+	}
+	t.Setenv("JAVA_TOOL_OPTIONS", "-Dhttps.proxyPassword=a-credential")
+	status, plan, talk := b.exec("", `cat "$(printf '%s' "$BROWSER" | cut -d' ' -f3)"`)
+	if status != 0 || !strings.Contains(plan, `"login":"https://`) || !strings.Contains(plan, `"https_proxy":`) || !strings.Contains(plan, `"JAVA_TOOL_OPTIONS":null`) {
+		t.Fatalf("status %d, %s: %s", status, plan, talk)
+	}
+	for _, name := range names {
+		if strings.Contains(plan, `"`+name+`"`) {
+			t.Errorf("the file has %s", name)
+		}
+	}
+	for _, secret := range []string{"a-credential", "proxy-p", "me:", "word"} {
+		if strings.Contains(plan, secret) {
+			t.Errorf("the file has %q: %s", secret, plan)
 		}
 	}
 }

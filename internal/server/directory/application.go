@@ -467,9 +467,9 @@ func checkRedirects(list []string) error {
 		switch {
 		case !ok:
 		case u.Scheme == "https":
-			ok = u.Hostname() != "" && strings.Trim(u.Host, hostCharacters) == ""
+			ok = u.Hostname() != "" && strings.Trim(u.Host, hostCharacters) == "" && !strings.HasSuffix(u.Host, ":")
 		case u.Scheme == "http":
-			ok = isLoopback(u.Hostname())
+			ok = isLoopback(u.Hostname()) && !strings.HasSuffix(u.Host, ":")
 		default:
 			ok = !slices.Contains([]string{"javascript", "data", "file", "vbscript", "blob", "about"}, u.Scheme)
 		}
@@ -482,7 +482,9 @@ func checkRedirects(list []string) error {
 
 // hostCharacters are those of a host and port. URLs may have others there,
 // such as a semicolon, which no name has and other formats take for their own.
-const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
+// A Content-Security-Policy, which must name the host, has no underscore and
+// no empty port either.
+const hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]"
 
 // IdentityURI is the second name of a managed identity's service principal,
 // of the form that Entra gives; empty for others.

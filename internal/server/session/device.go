@@ -33,6 +33,10 @@ type Device struct {
 	Scope    string    `json:"scope"`
 	Remote   string    `json:"remote"` // address that asked
 	Created  time.Time `json:"created"`
+
+	// Lapsed is set once the client has been told that the code expired, see
+	// [Sessions.LapseDevice].
+	Lapsed bool `json:"lapsed,omitempty"`
 }
 
 // deviceRecord is a device code in the store, under the hash of the code.
@@ -40,7 +44,6 @@ type deviceRecord struct {
 	Device
 	Declined bool   `json:"declined,omitempty"`
 	Redeemed bool   `json:"redeemed,omitempty"`
-	Lapsed   bool   `json:"lapsed,omitempty"` // the client has been told that it expired
 	Grant    *Grant `json:"grant,omitempty"`  // once somebody has confirmed
 	Family   string `json:"family,omitempty"` // that it gave
 }
@@ -187,8 +190,8 @@ func (s *Sessions) Decide(ctx context.Context, typed string, g *Grant) error {
 // DeviceCode reads what a device code stands for by now, without redeeming
 // it: the request, and the grant if there is one. The errors are [ErrUnknown],
 // [ErrExpired], [ErrPending], [ErrDeclined] and [ErrReused], which ends what
-// the code gave; with it the grant is returned as well, for whoever writes
-// down the refusal.
+// the code gave. If somebody has confirmed, the grant is returned with them as
+// well, for whoever writes down the refusal.
 func (s *Sessions) DeviceCode(ctx context.Context, code string) (Device, Grant, error) {
 	key, ok := keyOf(devicePrefix, code)
 	if !ok {
@@ -201,14 +204,15 @@ func (s *Sessions) DeviceCode(ctx context.Context, code string) (Device, Grant, 
 	if !ok {
 		return Device{}, Grant{}, ErrUnknown
 	}
-	if err := d.judge(s.now()); err != nil {
-		if err == ErrReused {
-			_, err = s.redeemDevice(ctx, key, false)
-			return d.Device, *d.Grant, err
-		}
-		return d.Device, Grant{}, err
+	var g Grant
+	if d.Grant != nil {
+		g = *d.Grant
 	}
-	return d.Device, *d.Grant, nil
+	err = d.judge(s.now())
+	if err == ErrReused {
+		_, err = s.redeemDevice(ctx, key, false)
+	}
+	return d.Device, g, err
 }
 
 func (d *deviceRecord) judge(now time.Time) error {
@@ -226,22 +230,20 @@ func (d *deviceRecord) judge(now time.Time) error {
 }
 
 // LapseDevice notes that the client of a device code has been told that it
-// expired. first is true for one caller.
-func (s *Sessions) LapseDevice(ctx context.Context, code string) (first bool, err error) {
+// expired. It does nothing to a code that has not.
+func (s *Sessions) LapseDevice(ctx context.Context, code string) error {
 	key, ok := keyOf(devicePrefix, code)
 	if !ok {
-		return false, nil
+		return nil
 	}
-	err = s.s.Update(ctx, func(tx *store.Tx) error {
-		first = false
+	return s.s.Update(ctx, func(tx *store.Tx) error {
 		d, ok, err := s.devices.Get(tx, key)
 		if err != nil || !ok || d.Lapsed || d.judge(s.now()) != ErrExpired {
 			return err
 		}
-		first, d.Lapsed = true, true
+		d.Lapsed = true
 		return s.devices.Put(tx, key, d)
 	})
-	return first, err
 }
 
 // RedeemDevice uses a device code up. If offline is set, it begins a family of

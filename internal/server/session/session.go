@@ -58,6 +58,10 @@ type Grant struct {
 	SignInID string    `json:"signInId"`        // sid: GUID of the sign-in
 	Nonce    string    `json:"nonce,omitempty"` // of the authorization request
 
+	// Redirected is set if the client got it at a redirect URI. All else is for
+	// clients that are marked as public, as long as they are.
+	Redirected bool `json:"redirected,omitempty"`
+
 	// Confidential is set if the client has a credential of its own and must
 	// present it with whatever this grant gives.
 	Confidential bool `json:"confidential,omitempty"`

@@ -398,6 +398,30 @@ func TestDeviceCode(t *testing.T) {
 		t.Errorf("late: %v", err)
 	}
 	state("pkd1_x", session.ErrUnknown)
+
+	// One that was confirmed and never redeemed tells by whom, and remembers
+	// that its client knows.
+	late, user = ask()
+	if err := g.Decide(ctx, user, &grant); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		after  time.Duration
+		want   error
+		lapsed bool
+	}{{0, nil, false}, {0, nil, false}, {15 * time.Minute, session.ErrExpired, false}, {0, session.ErrExpired, true}} {
+		g.advance(c.after)
+		d, by, err := g.DeviceCode(ctx, late)
+		if !errors.Is(err, c.want) || d.Lapsed != c.lapsed || by.UserID != grant.UserID {
+			t.Errorf("%v, %+v, %+v", err, d, by)
+		}
+		if err := g.LapseDevice(ctx, late); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.LapseDevice(ctx, "pkd1_x"); err != nil {
+		t.Error(err)
+	}
 	g.advance(time.Hour)
 	if err := g.Sweep(ctx); err != nil {
 		t.Fatal(err)

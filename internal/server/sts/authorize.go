@@ -151,9 +151,10 @@ func (a *authorization) read(f form, version int) error {
 // authorize serves the authorization endpoint of version 1 or 2: the page on
 // which a person signs in and agrees, and what follows from it.
 //
-// Somebody who is signed in already is asked all the same. The clients are
-// programs on the person's machine that anything there can pretend to be, and
-// any page of the web can send a browser here (RFC 8252 8.6).
+// Somebody who is signed in already is asked all the same. Many clients are
+// programs on the person's machine that anything there can pretend to be (RFC
+// 8252 8.6), and any page of the web can send a browser here, whichever the
+// client.
 func (s *service) authorize(version int) web.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		a, f, err := s.readAuthorization(r)
@@ -347,7 +348,7 @@ func again(r *http.Request) string {
 // giveCode ends a request with an authorization code.
 func (s *service) giveCode(w http.ResponseWriter, r *http.Request, a *authorization, p *person) error {
 	g := p.grant
-	g.ClientID, g.Scope, g.Nonce, g.Confidential = a.client.AppID, a.scope, a.nonce, a.to.web
+	g.ClientID, g.Scope, g.Nonce, g.Redirected, g.Confidential = a.client.AppID, a.scope, a.nonce, true, a.to.web
 	code, err := s.Sessions.NewCode(r.Context(), session.Code{Grant: g, RedirectURI: a.redirectURI, Challenge: a.challenge})
 	if err != nil {
 		return err

@@ -209,14 +209,10 @@ func (s *service) findDevice(r *http.Request, typed string) (*deviceSignIn, erro
 const operationDevice = "DeviceCodeApprove"
 
 // declineDevice refuses the device its token. p is nil if nobody has signed
-// in. The decision comes first: of two at the same moment one is made, and
-// what is refused needs no line to be safe.
+// in. The line comes first, as for [service.approveDevice]: polls are quiet
+// about what was declined, as it has a line already. Of two decisions at the
+// same moment both have one, and the first is made.
 func (s *service) declineDevice(w http.ResponseWriter, r *http.Request, d *deviceSignIn, p *person) error {
-	if err := s.Sessions.Decide(r.Context(), d.code, nil); errors.Is(err, session.ErrUnknown) {
-		return s.askForCode(w, r, http.StatusBadRequest, "This code is not known, or no longer. Start again where it was shown.")
-	} else if err != nil {
-		return err
-	}
 	who := audit.Principal{AppID: d.client.AppID, TenantID: d.client.TenantID, Name: d.client.DisplayName}
 	if p != nil {
 		who = personal(&p.user, d.client.AppID)
@@ -226,6 +222,11 @@ func (s *service) declineDevice(w http.ResponseWriter, r *http.Request, d *devic
 		Reason: "declined on the page; asked for from " + d.device.Remote, Principal: who,
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.Sessions.Decide(r.Context(), d.code, nil); errors.Is(err, session.ErrUnknown) {
+		return s.askForCode(w, r, http.StatusBadRequest, "This code is not known, or no longer. Start again where it was shown.")
+	} else if err != nil {
 		return err
 	}
 	return s.show(w, r, http.StatusOK, "message.html", &page{

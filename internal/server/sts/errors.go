@@ -23,6 +23,11 @@ type Error struct {
 	Detail   string              // what exactly was wrong; may be empty
 	Mismatch *directory.Mismatch // why no federated credential matched; may be nil
 	Err      error               // cause; may be nil
+
+	// note is called when the refusal has been written down, to remember that;
+	// may be nil. In the other order a line that could not be written would be
+	// remembered, and missing for ever.
+	note func() error
 }
 
 // Error joins everything, for the log.

@@ -57,13 +57,20 @@ const (
 func grantOf(grantType string) *userGrant {
 	switch grantType {
 	case grantPassword:
-		return &userGrant{"password", false, []string{"username", "password"}, (*exchange).passwordOwner, (*exchange).startFamily}
+		return &userGrant{
+			via: "password", needs: []string{"username", "password"}, find: (*exchange).passwordOwner, take: (*exchange).startFamily,
+		}
 	case grantRefresh:
-		return &userGrant{"refreshToken", true, []string{"refresh_token"}, (*exchange).refreshOwner, (*exchange).rotate}
+		return &userGrant{
+			via: "refreshToken", byURI: true, needs: []string{"refresh_token"}, find: (*exchange).refreshOwner, take: (*exchange).rotate,
+		}
 	case grantCode:
-		return &userGrant{"authorizationCode", true, []string{"code", "redirect_uri", "code_verifier"}, (*exchange).codeOwner, (*exchange).redeemCode}
+		return &userGrant{
+			via: "authorizationCode", byURI: true, needs: []string{"code", "redirect_uri", "code_verifier"},
+			find: (*exchange).codeOwner, take: (*exchange).redeemCode,
+		}
 	case grantDevice, grantDeviceGo:
-		return &userGrant{"deviceCode", false, nil, (*exchange).deviceOwner, (*exchange).redeemDevice}
+		return &userGrant{via: "deviceCode", find: (*exchange).deviceOwner, take: (*exchange).redeemDevice}
 	}
 	return nil
 }
@@ -71,8 +78,9 @@ func grantOf(grantType string) *userGrant {
 // authenticatePerson lets the grant say who the token is to act as. A client
 // that people were sent back to at a web address proves itself besides, when
 // it redeems the code and whenever it refreshes. All others are public: they
-// have nothing to prove themselves with. Without any redirect URI an
-// application must be marked as public.
+// have nothing to prove themselves with. What did not come by a redirect URI
+// is for applications that are marked as public, also when it is refreshed
+// after the mark was taken away.
 func (x *exchange) authenticatePerson(c credential) (proof, error) {
 	client := proof{class: "0"}
 	switch {
@@ -94,6 +102,8 @@ func (x *exchange) authenticatePerson(c credential) (proof, error) {
 	switch {
 	case err != nil:
 		return proof{}, err
+	case !x.client.PublicClient && !p.grant.Redirected:
+		return proof{}, errNotPublic(&x.client)
 	case p.grant.Confidential && c.none():
 		return proof{}, errNoCredential()
 	case !p.grant.Confidential && !c.none():
@@ -106,7 +116,11 @@ func (x *exchange) authenticatePerson(c credential) (proof, error) {
 	} else if p.user.TenantID != x.realm.ID {
 		return proof{}, errOtherTenant(p.user.UserPrincipalName, &x.realm.Tenant)
 	}
-	return proof{class: client.class, via: x.grant.via + "/" + p.grant.SignInID}, nil
+	via := x.grant.via + "/" + p.grant.SignInID
+	if client.via != "" {
+		via += ", " + client.via
+	}
+	return proof{class: client.class, via: via}, nil
 }
 
 // settle makes the realm the person's own tenant.
@@ -259,35 +273,35 @@ func (x *exchange) deviceCode() string {
 }
 
 // deviceOwner is who confirmed the device code of the request.
+//
+// One that was redeemed ends what it gave whichever client presents it, as an
+// authorization code and a refresh token do: it has leaked, and a thief who
+// must name a client names the right one, whose id is public.
 func (x *exchange) deviceOwner() (*person, error) {
 	code := x.deviceCode()
 	if code == "" {
 		return nil, errMissing("device_code")
 	}
 	d, g, err := x.Sessions.DeviceCode(x.ctx, code)
-	if err == nil || d.ClientID != "" { // whatever its state: it is its client's
-		if d.ClientID != x.client.AppID {
-			return nil, errOtherClient()
-		}
-	}
-	if errors.Is(err, session.ErrExpired) {
-		return nil, x.lapsed(code, &d)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, session.ErrReused):
+		return known(g), errDevice(err)
+	case d.ClientID != "" && d.ClientID != x.client.AppID: // whatever its state: it is its client's
+		return known(g), errOtherClient().because("issued to client %s", d.ClientID)
+	case errors.Is(err, session.ErrExpired):
+		return known(g), x.lapsed(code, &d)
+	case err != nil:
 		return known(g), errDevice(err)
 	}
 	return x.ownerOf(g)
 }
 
-// lapsed is the refusal of a device code that nobody redeemed in time. It is
-// written down once, however often the client asks.
+// lapsed is the refusal of a device code that nobody redeemed in time. Once it
+// has been written down it is quiet, however often the client asks.
 func (x *exchange) lapsed(code string, d *session.Device) error {
-	first, err := x.Sessions.LapseDevice(x.ctx, code)
-	if err != nil {
-		return err
-	}
 	e := errDeviceExpired().because("asked for from %s", d.Remote)
-	e.Quiet = !first
+	e.Quiet = d.Lapsed
+	e.note = func() error { return x.Sessions.LapseDevice(x.ctx, code) }
 	return e
 }
 
@@ -362,34 +376,51 @@ func (s *service) checkPassword(ctx context.Context, remote string, r *realm, na
 		}
 		tenantID = t.ID
 	}
-	right, err := s.limits.guess(name, remote, s.now())
+	right, undo, err := s.limits.guess(name, remote, s.now())
 	if err != nil {
 		return directory.User{}, "", err
 	}
-	// The stamp first: if the password changes now, the old one's is of no use.
-	u, found, err := s.Directory.User(ctx, tenantID, name)
+	t, err := s.tryPassword(ctx, tenantID, name, password)
 	if err != nil {
+		undo() // it was not looked at: the server is busy, say
 		return directory.User{}, "", err
 	}
-	stamp, who := "", u.UserPrincipalName
-	if found {
-		if stamp, _, err = s.Directory.PasswordStamp(ctx, u.ObjectID); err != nil {
-			return directory.User{}, "", err
-		}
-	}
-	u, ok, err := s.Directory.VerifyPassword(ctx, tenantID, name, password)
-	if err != nil {
-		return directory.User{}, "", err
-	}
-	if !ok {
+	if !t.ok {
 		// A name that does not exist is not written down: people type passwords
 		// into the wrong field.
 		e := errCredentials().because("there is no such user")
-		if found {
-			e.because("wrong password of user %s, or the user is disabled", who)
+		if t.found {
+			e.because("wrong password of user %s, or the user is disabled", t.user.UserPrincipalName)
 		}
 		return directory.User{}, "", e
 	}
 	right()
-	return u, stamp, nil
+	return t.user, t.stamp, nil
+}
+
+// tried is what came of trying a password.
+type tried struct {
+	user  directory.User // that has the name
+	found bool           // there is one
+	stamp string         // of its password
+	ok    bool           // the password is right
+}
+
+// tryPassword compares a password. With an error it has not been looked at.
+func (s *service) tryPassword(ctx context.Context, tenantID, name, password string) (t tried, err error) {
+	// The stamp first: if the password changes now, the old one's is of no use.
+	if t.user, t.found, err = s.Directory.User(ctx, tenantID, name); err != nil {
+		return t, err
+	}
+	if t.found {
+		if t.stamp, _, err = s.Directory.PasswordStamp(ctx, t.user.ObjectID); err != nil {
+			return t, err
+		}
+	}
+	u, ok, err := s.Directory.VerifyPassword(ctx, tenantID, name, password)
+	if err != nil || !ok {
+		return t, err
+	}
+	t.user, t.ok = u, true
+	return t, nil
 }

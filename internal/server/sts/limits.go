@@ -20,8 +20,12 @@ import (
 // The pair is the tightest by far, and a pair that was right lately does not
 // count against the user at all: a stranger with many addresses can use up what
 // is left for a name, but does not lock the person out where the person is.
-// What remains is a stranger at the person's own address. The user is counted
-// whether it exists or not.
+// The user is counted whether it exists or not.
+//
+// What remains is a stranger at the person's own address, who can use up the
+// pair, and can tell the person's name from others: once what is left for a
+// name is used up from elsewhere, a try from there is looked at all the same
+// only if somebody of that name was right there.
 type limits struct {
 	pair    buckets // wrong passwords of one user name from one address
 	user    buckets // wrong passwords of one user name from all addresses that it is not at home at
@@ -126,8 +130,10 @@ func (b *buckets) forget(now time.Time) {
 	}
 }
 
-// guess counts a password that is about to be tried. right undoes it.
-func (l *limits) guess(user, remote string, now time.Time) (right func(), err error) {
+// guess counts a password that is about to be tried. undo takes that back, for
+// one that was not looked at; right does so for one that was right, and makes
+// the user at home there.
+func (l *limits) guess(user, remote string, now time.Time) (right, undo func(), err error) {
 	from := network(remote)
 	user = strings.ToLower(user)
 	type count struct {
@@ -138,21 +144,19 @@ func (l *limits) guess(user, remote string, now time.Time) (right func(), err er
 	if !l.homes.has(user, from, now) {
 		counts = append(counts, count{&l.user, user})
 	}
-	undo := func(n int) {
+	giveBack := func(n int) {
 		for _, c := range counts[:n] {
 			c.b.giveBack(c.key, now)
 		}
 	}
 	for i, c := range counts {
 		if wait, ok := c.b.take(c.key, now); !ok {
-			undo(i)
-			return nil, errTooManyGuesses(wait)
+			giveBack(i)
+			return nil, nil, errTooManyGuesses(wait)
 		}
 	}
-	return func() {
-		undo(len(counts))
-		l.homes.add(user, from, now)
-	}, nil
+	undo = func() { giveBack(len(counts)) }
+	return func() { undo(); l.homes.add(user, from, now) }, undo, nil
 }
 
 // homes are the addresses at which users have lately been right.

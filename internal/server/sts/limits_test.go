@@ -53,7 +53,7 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	tries := func(l *limits, name, from func(i int) string) int {
 		for i := range 1000 {
-			if _, err := l.guess(name(i), from(i), now); err != nil {
+			if _, _, err := l.guess(name(i), from(i), now); err != nil {
 				return i
 			}
 		}
@@ -72,10 +72,21 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	if n := tries(l, func(i int) string { return []string{"ada@contoso.example", "ADA@contoso.example"}[i%2] }, one("192.0.2.1")); n != 8 {
 		t.Errorf("%d tries at one name in two spellings", n)
 	}
-	// What was refused for one limit is not counted against the others, and a
-	// right password against none.
-	right, err := l.guess("ada@contoso.example", "192.0.2.2", now)
+	// What was refused for one limit is not counted against the others, and
+	// neither a right password nor one that was not looked at against any. The
+	// latter makes nobody at home.
+	right, undo, err := l.guess("ada@contoso.example", "192.0.2.2", now)
 	if err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	if l.homes.has("ada@contoso.example", "192.0.2.2", now) {
+		t.Error("at home by a password that was not looked at")
+	}
+	if n := tries(l, one("bob@contoso.example"), one("192.0.2.2")); n != 8 {
+		t.Errorf("%d tries of another", n)
+	}
+	if right, _, err = l.guess("ada@contoso.example", "192.0.2.2", now); err != nil {
 		t.Fatal(err)
 	}
 	right()
@@ -92,10 +103,10 @@ func TestAttackLockOut(t *testing.T) {
 	const ada, at = "ada@contoso.example", "192.0.2.1"
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	l := newLimits()
-	ok := func(user, from string) bool { _, err := l.guess(user, from, now); return err == nil }
+	ok := func(user, from string) bool { _, _, err := l.guess(user, from, now); return err == nil }
 	right := func(user, from string) {
 		t.Helper()
-		r, err := l.guess(user, from, now)
+		r, _, err := l.guess(user, from, now)
 		if err != nil {
 			t.Fatalf("%s from %s: %v", user, from, err)
 		}

@@ -195,7 +195,7 @@ func (s *service) endOutside(w http.ResponseWriter, r *http.Request) error {
 	}
 	q, err := parseForm(r.URL.RawQuery)
 	if err != nil {
-		return err
+		return err // it cannot be said which sign-in it is about: nobody's
 	}
 	flow, err := s.Sessions.TakeFlow(r.Context(), q["state"])
 	if errors.Is(err, session.ErrUnknown) {

@@ -12,7 +12,7 @@ import (
 
 // target is a redirect URI that a client may have people sent back to.
 type target struct {
-	source    string // for the page's policy: its origin, or its scheme
+	source    string // for the page's policy: its origin, or its scheme where a policy cannot name the origin
 	ownScheme bool   // the scheme is neither http nor https but a program's own
 	web       bool   // a server is behind it: it proves itself when it redeems the code
 }
@@ -48,13 +48,14 @@ func targetOf(c *directory.Client, uri string) (t target, ok bool) {
 	if m == nil {
 		return target{}, false
 	}
-	t.source = scheme + ":" + m[1]
+	t.source = scheme + ":" + m[1] // m[1] is empty for an IPv6 address: a policy has no way to write one
 	return t, true
 }
 
-// authority is the host and port of a URI, in characters that mean nothing
-// else in a Content-Security-Policy.
-var authority = regexp.MustCompile(`\A(//[A-Za-z0-9._\[\]:-]+)(?:[/?]|\z)`)
+// authority is the host and port of a URI. A name or IPv4 address is taken
+// out, with its port, as the host-source of Content-Security-Policy Level 3,
+// 2.3.1, has them.
+var authority = regexp.MustCompile(`\A(?:(//[A-Za-z0-9.-]+(?::[0-9]+)?)|//\[[0-9A-Fa-f:.]+\](?::[0-9]+)?)(?:[/?]|\z)`)
 
 // loopbackURI is the redirect URI of a client that every tenant knows. The
 // whole text is matched, so that there is no room for a user part, another

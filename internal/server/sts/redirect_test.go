@@ -27,7 +27,7 @@ func (g *rig) shop(name string, r directory.Redirects) (app directory.Applicatio
 // shopRedirects are the redirect URIs of the tests.
 var shopRedirects = directory.Redirects{
 	Web:    []string{"https://shop.example/cb", "https://shop.example:8443/q?x=1", "http://localhost:3000/web"},
-	SPA:    []string{"https://spa.example", "http://localhost:3000/"},
+	SPA:    []string{"https://spa.example", "http://localhost:3000/", "https://[2001:db8::1]:8443/spa"},
 	Public: []string{"http://localhost", "http://127.0.0.1:5000/cb?y=1", "http://[::1]/", "msal1://auth", "https://app.example/done"},
 }
 
@@ -66,7 +66,9 @@ func TestRegisteredRedirectURIs(t *testing.T) {
 		{"http://localhost:41234", "", "http://localhost:41234/?code=", "http://localhost:41234", false},
 		{"http://127.0.0.1:5000/cb?y=1", "", "http://127.0.0.1:5000/cb?y=1&code=", "http://127.0.0.1:5000", false},
 		{"http://127.0.0.1:65535/cb?y=1", "", "http://127.0.0.1:65535/cb?y=1&code=", "http://127.0.0.1:65535", false},
-		{"http://[::1]:41234/", "", "http://[::1]:41234/?code=", "http://[::1]:41234", false},
+		// A policy cannot name an IPv6 address: browsers would not follow.
+		{"http://[::1]:41234/", "", "http://[::1]:41234/?code=", "http:", false},
+		{"https://[2001:db8::1]:8443/spa", "", "https://[2001:db8::1]:8443/spa?code=", "https:", false},
 		{"msal1://auth", "", "msal1://auth?code=", "msal1:", false},
 		{"https://app.example/done", "", "https://app.example/done?code=", "https://app.example", false},
 	} {
@@ -109,9 +111,18 @@ func TestRegisteredRedirectURIs(t *testing.T) {
 		if access := g.accept(a); access.AppIDACR != class || access.AppID != app.AppID || access.ObjectID != g.user.ObjectID {
 			t.Errorf("%s: %+v", c.uri, access)
 		}
+		proved := func(grant string) { // the line says how the client proved itself, if it did
+			t.Helper()
+			sid, credential, ok := strings.Cut(strings.TrimPrefix(g.lastAudit()["via"], grant+"/"), ", ")
+			if sid == "" || ok != c.confidential || strings.HasPrefix(credential, "secret/") != c.confidential {
+				t.Errorf("%s: audit %v", c.uri, g.lastAudit())
+			}
+		}
+		proved("authorizationCode")
 		refresh := a.text("refresh_token")
 		g.refuse(ask(byRefresh(refresh, ""), bad), 401, "invalid_client", number)
 		g.accept(ask(byRefresh(refresh, ""), good))
+		proved("refreshToken")
 	}
 	g.noSecrets(secret)
 
@@ -125,7 +136,14 @@ func TestRegisteredRedirectURIs(t *testing.T) {
 	// itself a service principal.
 	f := byPassword(userName, password)
 	f.Set("client_id", app.AppID)
-	g.refuse(g.tokenAt(ownHost, tenantID, f), 401, "invalid_client", 7000218)
+	for _, s := range []string{"", secret} { // a secret that was sent is not what is missing
+		f.Set("client_secret", s)
+		a := g.tokenAt(ownHost, tenantID, f)
+		g.refuse(a, 401, "invalid_client", 7000218)
+		if text := a.text("error_description"); !strings.Contains(text, "mark application '"+app.AppID+"' as one") || strings.Contains(text, "client_secret") {
+			t.Errorf("%s", text)
+		}
+	}
 	g.refuse(g.do(post(ownHost, "/"+tenantID+"/oauth2/v2.0/devicecode", url.Values{"client_id": {app.AppID}, "scope": {vaultScope}}.Encode())), 401, "invalid_client", 7000218)
 	g.refuse(g.token(url.Values{"grant_type": {"client_credentials"}, "client_id": {app.AppID}, "client_secret": {secret}, "scope": {vaultScope}}), 400, "unauthorized_client", 7000229)
 }

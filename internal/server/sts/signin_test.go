@@ -1,9 +1,11 @@
 package sts_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"html"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podkey/podkey/internal/server/directory"
+	"github.com/podkey/podkey/internal/server/session"
 	"github.com/podkey/podkey/internal/server/sts"
 )
 
@@ -393,6 +396,45 @@ func TestAttackIDTokenAsAccessToken(t *testing.T) {
 	}
 }
 
+// An application that is not public any more proves itself, or has been sent
+// back to an address of its own: what it got without either ends.
+func TestAttackRefreshWithoutTheMark(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	app, _ := g.shop("Phone", directory.Redirects{Public: []string{"http://localhost"}})
+	mark := func(public bool) {
+		t.Helper()
+		if _, err := g.dir.UpdateApplication(t.Context(), app.ObjectID, func(a *directory.Application) error { a.PublicClient = public; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(f url.Values) *answer {
+		f.Set("client_id", app.AppID)
+		f.Set("scope", vaultScope+" offline_access")
+		return g.tokenAt(ownHost, tenantID, f)
+	}
+	mark(true)
+	byName := ask(byPassword(userName, password)).text("refresh_token")
+	b := g.browser(ownHost)
+	d := g.do(post(ownHost, "/"+tenantID+"/oauth2/v2.0/devicecode", url.Values{"client_id": {app.AppID}, "scope": {vaultScope + " offline_access"}}.Encode()))
+	p := b.get("/devicelogin").submit("action", "code", "user_code", d.text("user_code")).submit("action", "signin", "username", userName, "password", password)
+	p.submit("action", "continue").has(200, "You have signed in")
+	byDevice := ask(byDevice(d.text("device_code"))).text("refresh_token")
+	to, _ := url.Parse(g.away(authorizeFor(&app, "http://localhost:41234")))
+	byURI := ask(byCode(to.Query().Get("code"))).text("refresh_token")
+	for _, token := range []string{byName, byDevice, byURI} {
+		g.accept(ask(byRefresh(token, "")))
+	}
+	mark(false)
+	for _, token := range []string{byName, byDevice} {
+		g.refuse(ask(byRefresh(token, "")), 401, "invalid_client", 7000218)
+		if line := g.lastAudit(); line["decision"] != "deny" || line["oid"] != g.user.ObjectID {
+			t.Errorf("audit %v", line)
+		}
+	}
+	g.accept(ask(byRefresh(byURI, "")))
+}
+
 func TestRefreshEndsWithTheUser(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -469,6 +511,19 @@ func TestAttackPasswordSpraying(t *testing.T) {
 	g.refuse(from("[2001:db8::2]", userName, password), 400, "invalid_grant", 50053)
 	g.advance(time.Hour)
 	g.accept(from("192.0.2.1", userName, password))
+}
+
+// A password that a busy server did not look at was not wrong.
+func TestUnseenPasswordsAreNotCounted(t *testing.T) {
+	t.Parallel()
+	g := start(t)
+	gone, leave := context.WithCancel(t.Context())
+	leave() // nobody waits for the answer: the queue for the slow hash turns it away
+	for range 20 {
+		a := g.do(post(ownHost, "/organizations/oauth2/v2.0/token", byPassword(userName, password).Encode()).WithContext(gone))
+		g.refuse(a, 503, "temporarily_unavailable", 90033)
+	}
+	g.signIn()
 }
 
 func TestUserRealm(t *testing.T) {
@@ -1052,6 +1107,38 @@ func TestDeviceRefusalsAreWrittenDown(t *testing.T) {
 			poll(device, "expired_token", 70020)
 			poll(device, "expired_token", 70020)
 		}, map[string]string{"operationName": "TokenIssue", "decision": "deny", "appid": client, "reason": "AADSTS70020: asked for from 192.0.2.1"})
+		// Somebody has agreed, and it is never redeemed.
+		approve := func() (device string) {
+			t.Helper()
+			device, user := ask()
+			p := b.get("/devicelogin").submit("action", "code", "user_code", user).has(200, "Sign in to another device?")
+			p.submit("action", "continue").has(200, "You have signed in")
+			return device
+		}
+		device = approve()
+		g.advance(15 * time.Minute)
+		one("expired after approval", func() {
+			poll(device, "expired_token", 70020)
+			poll(device, "expired_token", 70020)
+		}, map[string]string{"decision": "deny", "appid": client, "oid": g.user.ObjectID, "reason": "AADSTS70020: asked for from 192.0.2.1"})
+		// Another client has it.
+		stolen := func(device, oauth string, code int) {
+			t.Helper()
+			f := byDevice(device)
+			f.Set("client_id", "1950a258-227b-4e31-a9cf-717495945fc2")
+			g.refuse(g.tokenAt(ownHost, tenantID, f), 400, oauth, code)
+		}
+		device = approve()
+		one("presented by another", func() { stolen(device, "invalid_grant", 70000) },
+			map[string]string{"decision": "deny", "oid": g.user.ObjectID, "appid": "1950a258", "reason": "AADSTS70000: issued to client " + client})
+		redeem := byDevice(device)
+		redeem.Set("client_id", client)
+		refresh := g.tokenAt(ownHost, tenantID, redeem).text("refresh_token")
+		one("replayed by another", func() { stolen(device, "invalid_grant", 54005) },
+			map[string]string{"decision": "deny", "oid": g.user.ObjectID, "appid": "1950a258", "reason": "presented again"})
+		again := byRefresh(refresh, "")
+		again.Set("client_id", client)
+		g.refuse(g.tokenAt(ownHost, tenantID, again), 400, "invalid_grant", 70000)
 		// One that was redeemed, again.
 		device, user = ask()
 		p = b.get("/devicelogin").submit("action", "code", "user_code", user).has(200, "Sign in to another device?")
@@ -1070,6 +1157,20 @@ func TestDeviceRefusalsAreWrittenDown(t *testing.T) {
 	b.get("/devicelogin").submit("action", "cancel", "user_code", "BCDFGHJKL").has(400, "not known")
 	if n := g.lines() - before; n != 0 {
 		t.Errorf("%d lines about nobody", n)
+	}
+	// What could not be written down has not happened: nothing is declined, and
+	// that a code expired is still to be written, by the next server.
+	device, user := g.deviceCode()
+	p := b.get("/devicelogin").submit("action", "code", "user_code", user).has(200, "Sign in")
+	g.audit.breakDown()
+	p.submit("action", "cancel").has(500, "AADSTS50000")
+	g.refuse(g.tokenAt(ownHost, tenantID, byDevice(device)), 400, "authorization_pending", 70016)
+	g.advance(15 * time.Minute)
+	for range 2 {
+		g.refuse(g.tokenAt(ownHost, tenantID, byDevice(device)), 500, "server_error", 50000)
+	}
+	if d, _, err := g.store.DeviceCode(t.Context(), device); !errors.Is(err, session.ErrExpired) || d.Lapsed {
+		t.Errorf("%+v, %v", d, err)
 	}
 }
 

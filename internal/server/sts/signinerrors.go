@@ -37,8 +37,10 @@ func errPasswordsOff() *Error {
 	return badRequest(70003, unsupportedGrant, "Sign-in with a password is switched off here. Sign in with a browser or a device code.")
 }
 
+// errNotPublic is the refusal of a way that proves nothing about the client. A
+// secret would not help: what is missing is the mark.
 func errNotPublic(c *directory.Client) *Error {
-	return badClient(7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'. People sign in to public clients only, and application '%s' is none.", c.AppID)
+	return badClient(7000218, "This way of signing in is for public clients; mark application '%s' as one, or send people to a registered redirect URI.", c.AppID)
 }
 
 func errNotMultiTenant(clientID string) *Error {

@@ -267,6 +267,11 @@ func (x *exchange) refused(err error) error {
 	if auditErr != nil {
 		return errors.Join(auditErr, errors.New(reason))
 	}
+	if e.note != nil {
+		if noteErr := e.note(); noteErr != nil {
+			return errors.Join(noteErr, errors.New(reason))
+		}
+	}
 	return err
 }
 
