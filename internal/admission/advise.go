@@ -72,26 +72,26 @@ func (r *Rules) Advise(ctx context.Context, review []byte, lookup Lookup) Respon
 			out.Outcome, out.Message = Skipped, err.Error()
 			return out
 		}
-		return q.allow(Skipped, nil)
+		return q.allow(Skipped)
 	}
 	if q.operation != "" && q.operation != "CREATE" && q.operation != "UPDATE" || q.subResource != "" || !q.hasObject {
-		return q.allow(Skipped, nil)
+		return q.allow(Skipped)
 	}
 	o := &q.object
 	a := &advice{rules: r, subject: o.kind + " " + clip(q.namespace) + "/" + text.Clip(o.displayName(), maxName)}
 	switch {
 	case o.kind == "ServiceAccount":
-		a.account(o)
+		a.account(o, q.namespace)
 	case o.kind == "Pod":
 		if _, mirror := o.annotations.get(mirrorAnnotation); mirror {
-			return q.allow(SkippedMirror, nil)
+			return q.allow(SkippedMirror)
 		}
 		a.pod(ctx, &o.pod, "metadata", q.namespace, lookup)
 	case slices.Contains(makers, o.kind) && o.template != nil:
 		a.maker(o)
 		a.pod(ctx, o.template, o.at+".metadata", q.namespace, lookup)
 	default:
-		return q.allow(Skipped, nil)
+		return q.allow(Skipped)
 	}
 	return q.advise(a.warnings)
 }
@@ -99,10 +99,17 @@ func (r *Rules) Advise(ctx context.Context, review []byte, lookup Lookup) Respon
 const useLine = useLabel + `: "true"`
 
 // account warns about a service account.
-func (a *advice) account(o *object) {
+func (a *advice) account(o *object, namespace string) {
 	a.keys(o.annotations, "ServiceAccount", "metadata")
 	if id, ok := o.annotations.get(clientIDAnnotation); ok {
 		a.clientID(id, "annotation "+clientIDAnnotation)
+	}
+	sa := ServiceAccount{Namespace: namespace, Name: o.displayName(), Annotations: map[string]string{}}
+	for _, p := range o.annotations {
+		sa.Annotations[p.key] = p.value
+	}
+	if d := sa.check(); d != nil {
+		a.say("its pods will be refused: " + d.message)
 	}
 	if v, _ := o.annotations.get(expirationAnnotation); v != "" {
 		if _, err := parseExpiration(v); err != nil {
@@ -137,7 +144,7 @@ var no = []string{"false", "no", "off", "disabled", "0"}
 // pod warns about a pod, or the template of one, whose metadata is at a place.
 func (a *advice) pod(ctx context.Context, p *pod, at, namespace string, lookup Lookup) {
 	a.keys(p.annotations, "Pod", at)
-	sa := ServiceAccount{Namespace: strings.Clone(namespace), Name: strings.Clone(p.serviceAccount)}
+	sa := ServiceAccount{Namespace: namespace, Name: p.serviceAccount}
 	found, err := lookup(ctx, sa.Namespace, sa.Name)
 	sa.Annotations = found.Annotations
 	use, labelled := p.labels.get(useLabel)
@@ -166,15 +173,25 @@ func (a *advice) pod(ctx context.Context, p *pod, at, namespace string, lookup L
 		return
 	}
 	a.identity(p, &sa)
-	if _, d := a.rules.patch(p, &sa); d != nil {
+	d := sa.check()
+	if d == nil {
+		_, d = a.rules.patch(p, &sa, nil)
+	}
+	if d != nil {
 		a.say("pods will be refused: " + d.message)
 	}
 	if v, ok := p.annotations.get(injectAnnotation); ok && p.windows && !strings.EqualFold(v, "false") {
 		a.say("remove the annotation " + injectAnnotation + ": there is no proxy for Windows")
 	}
+	skip := skipped(p)
 	for _, l := range [][]container{p.initContainers.items, p.containers.items} {
 		for i := range l {
-			a.environment(p, &l[i], &sa)
+			if a.full {
+				return
+			}
+			if c := &l[i]; !skip[c.name] {
+				a.environment(p, c, &sa)
+			}
 		}
 	}
 }
@@ -202,9 +219,6 @@ func (a *advice) identity(p *pod, sa *ServiceAccount) {
 // environment warns about variables of a container that are left alone and
 // should not be there.
 func (a *advice) environment(p *pod, c *container, sa *ServiceAccount) {
-	if v, _ := p.annotations.get(skipAnnotation); slices.ContainsFunc(strings.Split(v, ";"), func(s string) bool { return strings.TrimSpace(s) == c.name }) {
-		return
-	}
 	name := "container " + strconv.Quote(clip(c.name))
 	id := sa.Annotations[clientIDAnnotation]
 	if v, ok := c.variable(clientName); ok && v.literal && id != "" && v.value != id {

@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
@@ -138,6 +137,9 @@ func (c Config) Validate() error {
 	if err := c.Profile.validate(); err != nil {
 		problems = append(problems, err)
 	}
+	if strings.Contains(c.LogLevel, "$") {
+		bad("log level %q is none", clip(c.LogLevel)) // the node would expand it in arguments
+	}
 	switch c.Images.PullPolicy {
 	case "IfNotPresent", "Always", "Never":
 	default:
@@ -177,19 +179,4 @@ func httpsURL(s string) error {
 		return errors.New("must have no user, query or fragment")
 	}
 	return nil
-}
-
-// certificates counts the certificates of a PEM text, and fails on any other
-// block: a private key would be shown to everyone who may read pods.
-func certificates(text string) (int, error) {
-	n := 0
-	for rest := []byte(text); ; n++ {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			return n, nil
-		}
-		if b.Type != "CERTIFICATE" {
-			return 0, fmt.Errorf("a PEM block of type %q among the certificates", clip(b.Type))
-		}
-	}
 }

@@ -83,6 +83,9 @@ func TestConfig(t *testing.T) {
 			e.CAConfigMap, e.CASigner, e.CALabelSelector = "", "a.b/c", selector
 		})
 	}
+	trust := func(ca string) func(*admission.Config) {
+		return func(c *admission.Config) { c.Images.Trust, c.Trust = "x", &admission.Trust{CA: ca} }
+	}
 	for name, tc := range map[string]struct {
 		change func(*admission.Config)
 		want   []string // none: accepted
@@ -97,11 +100,16 @@ func TestConfig(t *testing.T) {
 		"profile":           {func(c *admission.Config) { c.Profile = "modern" }, []string{`"modern" is none of classic, reserved, hashed and both`}},
 		"pull policy":       {func(c *admission.Config) { c.Images.PullPolicy = "Sometimes" }, []string{"pull policy"}},
 		"extra":             {func(c *admission.Config) { c.Extra = []admission.EnvVar{{Name: "A=B", Value: "x"}} }, []string{`extra variable "A=B"`}},
-		"trust":             {func(c *admission.Config) { c.Trust = &admission.Trust{} }, []string{"injected trust needs an image", "holds no PEM certificate"}},
+		"trust":             {func(c *admission.Config) { c.Trust = &admission.Trust{} }, []string{"injected trust needs an image", "CA of injected trust: there is no PEM certificate"}},
 		"trust with a key": {func(c *admission.Config) {
 			c.Images.Trust, c.Trust = "x", &admission.Trust{CA: strings.ReplaceAll(ca, "CERTIFICATE", "PRIVATE KEY")}
-		}, []string{"PRIVATE KEY"}},
-		"several": {func(c *admission.Config) { c.TenantID, c.AuthorityHost, c.Profile = "", "x", "y" }, []string{"AZURE_TENANT_ID", "authority host", "profile"}},
+		}, []string{"CA of injected trust: there is a private key"}},
+		"trust, truncated":            {trust(ca[:len(ca)/2]), []string{"CA of injected trust: a PEM block is damaged"}},
+		"trust, last one truncated":   {trust(ca + ca[:len(ca)/2]), []string{"CA of injected trust: a PEM block is damaged"}},
+		"trust, no certificate in it": {trust("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), []string{"CA of injected trust: certificate 1"}},
+		"trust, longest":              {trust(ca + strings.Repeat("#", 128<<10-len("PODKEY_CA=\x00")-len(ca))), nil},
+		"trust, too long":             {trust(ca + strings.Repeat("#", 128<<10-len("PODKEY_CA=\x00")-len(ca)+1)), []string{"are too many for a variable"}},
+		"several":                     {func(c *admission.Config) { c.TenantID, c.AuthorityHost, c.Profile = "", "x", "y" }, []string{"AZURE_TENANT_ID", "authority host", "profile"}},
 
 		"endpoint":         {custom(func(*admission.CustomEndpoint) {}), nil},
 		"suffix alone":     {custom(func(e *admission.CustomEndpoint) { e.Audience = "" }), []string{"audience cannot be empty when --custom-token-endpoint-annotation-suffix is set"}},
@@ -116,7 +124,8 @@ func TestConfig(t *testing.T) {
 		"map and signer":   {custom(func(e *admission.CustomEndpoint) { e.CASigner = "a/b" }), []string{oneOf}},
 		"data and signer":  {custom(func(e *admission.CustomEndpoint) { e.CAConfigMap, e.CAData, e.CASigner = "", ca, "a/b" }), []string{oneOf}},
 		"all three":        {custom(func(e *admission.CustomEndpoint) { e.CAData, e.CASigner = ca, "a/b" }), []string{oneOf}},
-		"data not PEM":     {custom(func(e *admission.CustomEndpoint) { e.CAConfigMap, e.CAData = "", "x" }), []string{"holds no PEM certificate"}},
+		"data not PEM":     {custom(func(e *admission.CustomEndpoint) { e.CAConfigMap, e.CAData = "", "x" }), []string{"AZURE_KUBERNETES_CA_DATA: there is no PEM certificate"}},
+		"data truncated":   {custom(func(e *admission.CustomEndpoint) { e.CAConfigMap, e.CAData = "", ca+ca[:len(ca)/2] }), []string{"AZURE_KUBERNETES_CA_DATA: a PEM block is damaged"}},
 		"map no name":      {custom(func(e *admission.CustomEndpoint) { e.CAConfigMap = "a b" }), []string{"not the name of a ConfigMap"}},
 		"selector alone": {custom(func(e *admission.CustomEndpoint) { e.CALabelSelector = "{}" }),
 			[]string{"AZURE_KUBERNETES_CA_CTB_SIGNER_NAME needs to be set when AZURE_KUBERNETES_CA_CTB_LABEL_SELECTOR is set"}},

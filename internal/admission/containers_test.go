@@ -1,14 +1,24 @@
 package admission_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/podkey/podkey/internal/admission"
+	"github.com/podkey/podkey/internal/pki"
 )
 
-const ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+// ca is a certificate authority's certificate.
+var ca = func() string {
+	made, err := pki.NewCA("admission", time.Now())
+	if err != nil {
+		panic(err)
+	}
+	return string(made.CertPEM())
+}()
 
 // inject is the annotations of a pod that wants a proxy.
 func inject(more ...string) map[string]string {
@@ -210,7 +220,7 @@ func TestTrust(t *testing.T) {
 	for k, v := range map[string]string{
 		"name": `"podkey-trust"`, "image": `"podkey:test"`, "args": `["trust","--to","/var/run/secrets/podkey/trust"]`,
 		"volumeMounts":    `[{"name":"podkey-trust","mountPath":"/var/run/secrets/podkey/trust"}]`,
-		"resources":       `{"limits":{"cpu":"100m","memory":"64Mi"},"requests":{"cpu":"100m","memory":"64Mi"}}`,
+		"resources":       `{"limits":{"cpu":"500m","memory":"64Mi"},"requests":{"cpu":"100m","memory":"64Mi"}}`,
 		"securityContext": `{"allowPrivilegeEscalation":false,"privileged":false,"capabilities":{"drop":["ALL"]},"readOnlyRootFilesystem":true,"runAsNonRoot":true,"runAsUser":65532,"seccompProfile":{"type":"RuntimeDefault"}}`,
 	} {
 		equal(t, k, writer[k], parse(t, v))
@@ -241,4 +251,41 @@ func TestNoTrustOnWindows(t *testing.T) {
 	equal(t, "init containers", names(initial), []string{})
 	equal(t, "volumes", names(items(p["spec"], "volumes")), []string{"azure-identity-token"})
 	equal(t, "environment", environ(app(t, p)), fourVariables)
+}
+
+// What is injected does not change the pod's class of service, and starts
+// quickly where that costs nothing.
+func TestResources(t *testing.T) {
+	const (
+		equalLimits = `"resources":{"limits":{"cpu":"2","memory":"1Gi"}}`
+		bothEqual   = `"resources":{"limits":{"cpu":"2","memory":"1Gi"},"requests":{"cpu":"2","memory":"1Gi"}}`
+		lessMemory  = `"resources":{"limits":{"cpu":"2","memory":"1Gi"},"requests":{"cpu":"2","memory":"1Mi"}}`
+		lessCPU     = `"resources":{"limits":{"cpu":"2","memory":"1Gi"},"requests":{"cpu":"1"}}`
+		noMemory    = `"resources":{"limits":{"cpu":"2"}}`
+	)
+	burst, small, large := "100m 500m", "100m 100m", "500m 500m"
+	for name, tc := range map[string]struct{ spec, helper, proxy string }{
+		"none":                        {oneApp, burst, burst},
+		"guaranteed by limits":        {`"containers":[{"name":"app",` + equalLimits + `}]`, large, small},
+		"guaranteed":                  {`"containers":[{"name":"app",` + bothEqual + `}],"initContainers":[{"name":"i",` + equalLimits + `}]`, large, small},
+		"one container without":       {`"containers":[{"name":"app",` + bothEqual + `},{"name":"b"}]`, burst, burst},
+		"init container without":      {`"containers":[{"name":"app",` + bothEqual + `}],"initContainers":[{"name":"i"}]`, burst, burst},
+		"smaller request of memory":   {`"containers":[{"name":"app",` + lessMemory + `}]`, burst, burst},
+		"smaller request of CPU":      {`"containers":[{"name":"app",` + lessCPU + `}]`, burst, burst},
+		"no limit of memory":          {`"containers":[{"name":"app",` + noMemory + `}]`, burst, burst},
+		"of the pod as a whole":       {`"resources":{"requests":{"cpu":"300m"}},` + oneApp, small, small},
+		"null for the pod as a whole": {`"resources":null,` + oneApp, burst, burst},
+	} {
+		for _, native := range []bool{true, false} {
+			p := mutate(t, rules(t, admission.Config{NativeSidecars: native, Trust: &admission.Trust{CA: ca}}), pod(t, inject(), tc.spec))
+			initial, regular := both(p)
+			for container, want := range map[string]string{"podkey-trust": tc.helper, "azwi-proxy": tc.proxy, "azwi-proxy-init": tc.helper} {
+				r := named(t, slices.Concat(initial, regular), container)["resources"].(object)
+				limits, requests := r["limits"].(object), r["requests"].(object)
+				if got := fmt.Sprint(requests["cpu"], " ", limits["cpu"]); got != want || requests["memory"] != "64Mi" || limits["memory"] != "64Mi" {
+					t.Errorf("%s, native %t: %s has %v, want %s", name, native, container, r, want)
+				}
+			}
+		}
+	}
 }

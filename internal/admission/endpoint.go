@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/podkey/podkey/internal/pki"
 )
 
 // CustomEndpoint is a token endpoint inside the cluster (on AKS: identity
@@ -60,7 +62,7 @@ func (e *CustomEndpoint) problems(audience string) []error {
 		bad("%s must not be the default audience %s", audienceFlag, clip(e.Audience))
 	}
 	if name := "use-" + e.Suffix; e.Suffix != "" && (len(name) > 63 || !qualifiedPart.MatchString(name)) {
-		bad("%s%s is not a valid annotation name: change %s", prefix, clip(name), suffixFlag)
+		bad("%s%s is not a valid annotation name: change %s", Prefix, clip(name), suffixFlag)
 	}
 	if e.TokenProxy == "" {
 		// The SDKs refuse the other variables without this one.
@@ -78,10 +80,8 @@ func (e *CustomEndpoint) problems(audience string) []error {
 		bad("only one of AZURE_KUBERNETES_CA_DATA, AZURE_KUBERNETES_CA_CONFIGMAP_NAME or AZURE_KUBERNETES_CA_CTB_SIGNER_NAME can be set")
 	}
 	if e.CAData != "" {
-		if n, err := certificates(e.CAData); err != nil {
+		if _, err := pki.ParseTrusted([]byte(e.CAData)); err != nil {
 			bad("AZURE_KUBERNETES_CA_DATA: %w", err)
-		} else if n == 0 {
-			bad("AZURE_KUBERNETES_CA_DATA holds no PEM certificate")
 		}
 	}
 	if e.CAConfigMap != "" && (len(e.CAConfigMap) > 253 || !qualifiedPart.MatchString(e.CAConfigMap)) {
@@ -133,7 +133,7 @@ func (e *CustomEndpoint) chosen(annotations pairs) bool {
 	if e == nil {
 		return false
 	}
-	v, _ := annotations.get(prefix + "use-" + e.Suffix)
+	v, _ := annotations.get(Prefix + "use-" + e.Suffix)
 	return strings.EqualFold(v, "true")
 }
 

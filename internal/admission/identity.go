@@ -9,27 +9,28 @@ import (
 	"github.com/podkey/podkey/internal/text"
 )
 
-// prefix is that of every label and annotation that is read.
-const prefix = "azure.workload.identity/"
+// Prefix is that of every label and annotation that is read: of a service
+// account, nothing else needs to be known.
+const Prefix = "azure.workload.identity/"
 
 // The labels and annotations.
 const (
-	useLabel             = prefix + "use" // brings the pod here: the API server looks at it, Mutate does not
-	clientIDAnnotation   = prefix + "client-id"
-	tenantIDAnnotation   = prefix + "tenant-id"
-	expirationAnnotation = prefix + "service-account-token-expiration"
-	skipAnnotation       = prefix + "skip-containers"
-	injectAnnotation     = prefix + "inject-proxy-sidecar"
-	portAnnotation       = prefix + "proxy-sidecar-port"
-	protocolAnnotation   = prefix + "proxy-protocol"
+	useLabel             = Prefix + "use" // brings the pod here: the API server looks at it, Mutate does not
+	clientIDAnnotation   = Prefix + "client-id"
+	tenantIDAnnotation   = Prefix + "tenant-id"
+	expirationAnnotation = Prefix + "service-account-token-expiration"
+	skipAnnotation       = Prefix + "skip-containers"
+	injectAnnotation     = Prefix + "inject-proxy-sidecar"
+	portAnnotation       = Prefix + "proxy-sidecar-port"
+	protocolAnnotation   = Prefix + "proxy-protocol"
 
 	mirrorAnnotation = "kubernetes.io/config.mirror"
 )
 
 // ServiceAccount is what the rules need to know of one.
 type ServiceAccount struct {
-	Name, Namespace     string
-	Annotations, Labels map[string]string
+	Name, Namespace string
+	Annotations     map[string]string
 }
 
 // ErrNotFound is what errors of a [Lookup] wrap when there is no such service
@@ -49,6 +50,7 @@ const (
 	BadExpiration     Reason = "expiration"
 	BadProxy          Reason = "proxy"
 	BadMount          Reason = "mount"
+	TooLarge          Reason = "size"
 )
 
 // denial refuses a pod.
@@ -65,19 +67,44 @@ func clip(s string) string { return text.Clip(s, 253) }
 
 // account finds the service account of a pod.
 func account(ctx context.Context, lookup Lookup, namespace, name string) (ServiceAccount, *denial) {
-	// Copies: the caller may keep them, and they share the review's memory.
-	namespace, name = strings.Clone(namespace), strings.Clone(name)
 	sa, err := lookup(ctx, namespace, name)
 	switch {
 	case err == nil:
 		sa.Namespace, sa.Name = namespace, name
-		return sa, nil
+		return sa, sa.check()
 	case errors.Is(err, ErrNotFound):
 		return sa, &denial{BadServiceAccount, "serviceaccounts " + strconv.Quote(clip(name)) + " not found in namespace " + clip(namespace) +
 			": create it, or correct serviceAccountName"}
 	default:
 		return sa, &denial{BadServiceAccount, "service account " + clip(namespace) + "/" + clip(name) + ": " + text.Clip(err.Error(), 500)}
 	}
+}
+
+// MaxValue is the longest annotation of a service account that is taken, in
+// bytes. Of a longer one, a cache may keep any part that is longer than this.
+const MaxValue = 256
+
+// AccountAnnotations are those of a service account that are read.
+func AccountAnnotations() []string {
+	return []string{clientIDAnnotation, tenantIDAnnotation, expirationAnnotation}
+}
+
+// check refuses annotations that no identity has and that would do harm. All
+// others are taken as they are, and Entra ID is the one to judge them.
+func (a *ServiceAccount) check() *denial {
+	for _, key := range []string{clientIDAnnotation, tenantIDAnnotation} {
+		v := a.Annotations[key]
+		switch {
+		case len(v) > MaxValue:
+			return &denial{BadServiceAccount, a.String() + ", annotation " + key + ": longer than " + strconv.Itoa(MaxValue) + " bytes"}
+		case strings.Contains(v, "$"):
+			// Kubernetes would put the container's other variables in place
+			// of $(NAME): a password, say, which would be sent and logged.
+			return &denial{BadServiceAccount, a.String() + ", annotation " + key + ": " + strconv.Quote(clip(v)) +
+				" has a dollar sign in it: write the id itself, nothing is filled in"}
+		}
+	}
+	return nil
 }
 
 // String is how messages name it.

@@ -1,7 +1,10 @@
 package admission
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -20,8 +23,11 @@ const maxDepth = 256
 // It is strict: keys are compared exactly, as Kubernetes does, and an object
 // whose members are read may name each once. null is the same as absent. After
 // the first error every method returns the zero value, and err tells.
+//
+// Names and texts that it hands out as bytes are parts of the whole and good as
+// long as that; strings are copies.
 type reader struct {
-	s     string
+	s     []byte
 	i     int
 	depth int
 	path  []step // where the reader is, for messages
@@ -57,9 +63,9 @@ func (r *reader) where() string {
 		case s.key == span{}:
 			b.WriteString("[" + strconv.Itoa(s.index) + "]")
 		case b.Len() == 0:
-			b.WriteString(clip(r.s[s.key.from:s.key.to]))
+			b.WriteString(clip(string(r.s[s.key.from:s.key.to])))
 		default:
-			b.WriteString("." + clip(r.s[s.key.from:s.key.to]))
+			b.WriteString("." + clip(string(r.s[s.key.from:s.key.to])))
 		}
 	}
 	if b.Len() == 0 {
@@ -68,8 +74,16 @@ func (r *reader) where() string {
 	return b.String()
 }
 
-// peek is the next byte that is not white space, 0 at the end.
+// peek is the next byte that is not white space, 0 at the end and after an
+// error. There is hardly any white space in what API servers send.
 func (r *reader) peek() byte {
+	if r.i < len(r.s) && r.s[r.i] > ' ' {
+		return r.s[r.i]
+	}
+	return r.pastSpace()
+}
+
+func (r *reader) pastSpace() byte {
 	for r.i < len(r.s) {
 		switch c := r.s[r.i]; c {
 		case ' ', '\t', '\n', '\r':
@@ -114,7 +128,7 @@ func (r *reader) null() bool {
 }
 
 func (r *reader) literal(word string) {
-	if !strings.HasPrefix(r.s[r.i:], word) {
+	if len(r.s)-r.i < len(word) || string(r.s[r.i:r.i+len(word)]) != word {
 		r.fail("not JSON: %q at byte %d", r.s[r.i], r.i)
 		return
 	}
@@ -123,14 +137,13 @@ func (r *reader) literal(word string) {
 
 // enter passes an opening bracket.
 func (r *reader) enter(bracket byte, want string) bool {
-	if r.err != nil || r.null() {
-		return false
-	}
-	if r.peek() != bracket {
+	switch {
+	case r.peek() == bracket:
+		return r.deeper()
+	case r.err == nil && !r.null():
 		r.unexpected(want)
-		return false
 	}
-	return r.deeper()
+	return false
 }
 
 func (r *reader) deeper() bool {
@@ -145,13 +158,13 @@ func (r *reader) deeper() bool {
 // more passes what follows an element: a comma, or the closing bracket.
 func (r *reader) more(closing byte) bool {
 	switch c := r.peek(); {
-	case r.err != nil:
 	case c == ',':
 		r.i++
 		return true
-	case c == closing && r.i < len(r.s):
+	case c == closing:
 		r.i++
 		r.depth--
+	case r.err != nil:
 	case r.i >= len(r.s):
 		r.fail("the text ends inside")
 	default:
@@ -162,7 +175,7 @@ func (r *reader) more(closing byte) bool {
 
 // members yields the names of an object's members. The body of the loop reads
 // the value; one that it does not read is passed over.
-func (r *reader) members(yield func(string) bool) {
+func (r *reader) members(yield func([]byte) bool) {
 	if !r.enter('{', "an object") {
 		return
 	}
@@ -175,7 +188,7 @@ func (r *reader) members(yield func(string) bool) {
 	for {
 		key, at := r.name()
 		if r.duplicate(key, base, &seen) {
-			r.fail("%q occurs twice", clip(key))
+			r.fail("%q occurs twice", clip(string(key)))
 		}
 		if r.err != nil {
 			return
@@ -202,10 +215,10 @@ func (r *reader) members(yield func(string) bool) {
 }
 
 // name reads a member's name and its colon, up to the value.
-func (r *reader) name() (string, span) {
+func (r *reader) name() ([]byte, span) {
 	if r.peek() != '"' {
 		r.unexpected("a name")
-		return "", span{}
+		return nil, span{}
 	}
 	from := r.i + 1
 	key := r.quoted()
@@ -213,7 +226,7 @@ func (r *reader) name() (string, span) {
 	r.odd = r.odd || len(key) != at.to-at.from
 	if r.peek() != ':' {
 		r.unexpected("a colon")
-		return "", span{}
+		return nil, span{}
 	}
 	r.i++
 	r.peek()
@@ -221,22 +234,22 @@ func (r *reader) name() (string, span) {
 }
 
 // was is a name that was read, without its escapes.
-func (r *reader) was(at span) string {
+func (r *reader) was(at span) []byte {
 	s := r.s[at.from:at.to]
-	if strings.IndexByte(s, '\\') < 0 {
+	if bytes.IndexByte(s, '\\') < 0 {
 		return s
 	}
 	again := reader{s: r.s, i: at.from - 1}
 	return again.quoted()
 }
 
-func (r *reader) duplicate(key string, base int, seen *map[string]bool) bool {
+func (r *reader) duplicate(key []byte, base int, seen *map[string]bool) bool {
 	names := r.keys[base:]
 	if len(names) < 32 {
 		for _, k := range names {
 			// As long, or longer by what escapes add.
 			n := k.to - k.from
-			if n == len(key) && r.s[k.from:k.to] == key || r.odd && n > len(key) && r.was(k) == key {
+			if n == len(key) && bytes.Equal(r.s[k.from:k.to], key) || r.odd && n > len(key) && bytes.Equal(r.was(k), key) {
 				return true
 			}
 		}
@@ -245,13 +258,13 @@ func (r *reader) duplicate(key string, base int, seen *map[string]bool) bool {
 	if *seen == nil {
 		*seen = make(map[string]bool, 64)
 		for _, k := range names {
-			(*seen)[r.was(k)] = true
+			(*seen)[string(r.was(k))] = true
 		}
 	}
-	if (*seen)[key] {
+	if (*seen)[string(key)] {
 		return true
 	}
-	(*seen)[key] = true
+	(*seen)[string(key)] = true
 	return false
 }
 
@@ -291,15 +304,17 @@ func (r *reader) elements(yield func(int) bool) {
 }
 
 // text reads a string.
-func (r *reader) text() string {
-	if r.err != nil || r.null() {
-		return ""
-	}
-	if r.peek() != '"' {
+func (r *reader) text() string { return string(r.bytes()) }
+
+// bytes reads a string without copying it, if there are no escapes in it.
+func (r *reader) bytes() []byte {
+	switch {
+	case r.peek() == '"':
+		return r.quoted()
+	case r.err == nil && !r.null():
 		r.unexpected("a string")
-		return ""
 	}
-	return r.quoted()
+	return nil
 }
 
 // boolean reads true or false.
@@ -319,16 +334,16 @@ func (r *reader) boolean() bool {
 	return false
 }
 
-// raw passes over a value and returns its text, empty for null.
-func (r *reader) raw() string {
+// raw passes over a value and returns its text, nil for null.
+func (r *reader) raw() []byte {
 	if r.err != nil || r.null() {
-		return ""
+		return nil
 	}
 	r.peek()
 	start := r.i
 	r.skip()
 	if r.err != nil {
-		return ""
+		return nil
 	}
 	return r.s[start:r.i]
 }
@@ -336,7 +351,6 @@ func (r *reader) raw() string {
 // skip passes over a value.
 func (r *reader) skip() {
 	switch c := r.peek(); {
-	case r.err != nil:
 	case c == '"':
 		r.passString()
 	case c == '{':
@@ -379,7 +393,7 @@ func (r *reader) skip() {
 		r.literal("null")
 	case c == '-' || c >= '0' && c <= '9':
 		r.number()
-	default:
+	default: // also after an error, which stays
 		r.unexpected("a value")
 	}
 }
@@ -419,46 +433,58 @@ func (r *reader) digits() bool {
 	return r.i > start
 }
 
-// plain tells the bytes of a string that stand for themselves.
-var plain = func() (t [256]bool) {
-	for c := ' '; c < 256; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
+// special is the distance to the first byte in the eight of w, read low byte
+// first, that does not stand for itself in a string: a quote, a backslash or a
+// control character. It is 8 if all do. Each of the three terms has the highest
+// bit of such a byte set, and no bit below the first one's.
+func special(w uint64) int {
+	const low, high = 0x0101010101010101, 0x8080808080808080
+	quote, slash := w^'"'*low, w^'\\'*low
+	found := (w - ' '*low) &^ w
+	found |= (quote - low) &^ quote
+	found |= (slash - low) &^ slash
+	return bits.TrailingZeros64(found&high) / 8
+}
 
 // passString passes over a string and returns its text between the quotes, and
 // whether there are escapes in it. The next byte must be a quote.
-func (r *reader) passString() (body string, escaped bool) {
+func (r *reader) passString() (body []byte, escaped bool) {
 	s, i := r.s, r.i+1
 	start := i
-	for {
-		for i < len(s) && plain[s[i]] {
+	for i < len(s) {
+		if len(s)-i >= 8 {
+			n := special(binary.LittleEndian.Uint64(s[i:]))
+			i += n
+			if n == 8 {
+				continue
+			}
+		} else if s[i] >= ' ' && s[i] != '"' && s[i] != '\\' {
 			i++
+			continue
 		}
-		switch {
-		case i >= len(s):
-			r.fail("the text ends inside a string")
-			return "", false
-		case s[i] == '"':
+		switch s[i] {
+		case '"':
 			r.i = i + 1
 			return s[start:i], escaped
-		case s[i] != '\\':
+		case '\\':
+			n := escape(s[i:])
+			if n == 0 {
+				r.fail("not JSON: an unknown escape at byte %d", i)
+				return nil, false
+			}
+			escaped = true
+			i += n
+		default:
 			r.fail("not JSON: a control character inside a string at byte %d", i)
-			return "", false
+			return nil, false
 		}
-		n := escape(s[i:])
-		if n == 0 {
-			r.fail("not JSON: an unknown escape at byte %d", i)
-			return "", false
-		}
-		escaped = true
-		i += n
 	}
+	r.fail("the text ends inside a string")
+	return nil, false
 }
 
 // escape is the length of the escape that s begins with, 0 if it is none.
-func escape(s string) int {
+func escape(s []byte) int {
 	if len(s) < 2 {
 		return 0
 	}
@@ -467,7 +493,7 @@ func escape(s string) int {
 		return 2
 	case 'u':
 		if len(s) >= 6 {
-			if _, err := strconv.ParseUint(s[2:6], 16, 16); err == nil {
+			if _, err := strconv.ParseUint(string(s[2:6]), 16, 16); err == nil {
 				return 6
 			}
 		}
@@ -475,9 +501,9 @@ func escape(s string) int {
 	return 0
 }
 
-// quoted reads a string. It shares the memory of the whole text unless there
-// are escapes in it.
-func (r *reader) quoted() string {
+// quoted reads a string, whose quote must be next. It is a part of the whole
+// text unless there are escapes in it.
+func (r *reader) quoted() []byte {
 	body, escaped := r.passString()
 	if !escaped {
 		return body
@@ -516,15 +542,15 @@ func (r *reader) quoted() string {
 		}
 		i += 2
 	}
-	return string(b)
+	return b
 }
 
 // unit is the number in the \u escape that s begins with, -1 if there is none.
-func unit(s string) rune {
+func unit(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1
 	}
-	n, err := strconv.ParseUint(s[2:6], 16, 16)
+	n, err := strconv.ParseUint(string(s[2:6]), 16, 16)
 	if err != nil {
 		return -1
 	}

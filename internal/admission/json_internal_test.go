@@ -1,14 +1,19 @@
 package admission
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // oneSkipped wraps a text in an object, where it is passed over.
 func oneSkipped(s string) error {
-	r := &reader{s: `{"x":` + s + `}`}
+	r := &reader{s: []byte(`{"x":` + s + `}`)}
 	for range r.members {
 	}
 	r.end()
@@ -44,7 +49,7 @@ func TestReaderReadsStrings(t *testing.T) {
 		if err := json.Unmarshal([]byte(`"`+s+`"`), &want); err != nil {
 			t.Fatal(err)
 		}
-		r := &reader{s: `"` + s + `"`}
+		r := &reader{s: []byte(`"` + s + `"`)}
 		if got := r.text(); got != want || r.err != nil || r.i != len(r.s) {
 			t.Errorf("%s: %q, %v, not %q", s, got, r.err, want)
 		}
@@ -58,7 +63,7 @@ func TestReaderFindsNamesGivenTwice(t *testing.T) {
 			b.WriteString(`"` + strings.Repeat("k", i+1) + `":{"a":1,"b":2},`)
 		}
 		read := func(s string) error {
-			r := &reader{s: s}
+			r := &reader{s: []byte(s)}
 			for range r.members {
 				for range r.members {
 				}
@@ -86,9 +91,9 @@ func FuzzReader(f *testing.F) {
 		var want map[string]json.RawMessage
 		valid := json.Unmarshal([]byte(s), &want) == nil && want != nil
 		got := map[string]string{}
-		r := &reader{s: s}
+		r := &reader{s: []byte(s)}
 		for key := range r.members {
-			got[strings.ToValidUTF8(key, "\ufffd")] = r.raw()
+			got[strings.ToValidUTF8(string(key), "\ufffd")] = string(r.raw())
 		}
 		r.end()
 		if r.err != nil {
@@ -106,4 +111,66 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every byte at every place among the eight that are looked at together.
+func TestSpecialBytes(t *testing.T) {
+	for c := range 256 {
+		for other := range 256 {
+			for at := range 8 {
+				b := bytes.Repeat([]byte{'x'}, 8)
+				b[at], b[7] = byte(c), byte(other)
+				if at == 7 {
+					b[7] = byte(c)
+				}
+				want := slices.IndexFunc(b, func(c byte) bool { return c < ' ' || c == '"' || c == '\\' })
+				if want < 0 {
+					want = 8
+				}
+				if got := special(binary.LittleEndian.Uint64(b)); got != want {
+					t.Fatalf("%q: %d, not %d", b, got, want)
+				}
+			}
+		}
+	}
+}
+
+// Pieces that were encoded one by one are the base64 of the whole, whatever
+// their lengths are.
+func TestPatchIsSeamless(t *testing.T) {
+	p := newPatch([]byte("before"))
+	if p.bytes() != nil {
+		t.Error("nothing to do, and a patch")
+	}
+	var want []string
+	for _, index := range []int{0, 9, 10, 99, 100, 12345} {
+		for n := range 3 {
+			value := []byte(`"` + strings.Repeat("v", n) + `"`)
+			p.replace(value, "/spec/containers", index, "/x")
+			p.addElements([]*element{{text: value}, {text: value}}, true, "/spec/containers", index, "/env")
+			p.addElements([]*element{{text: value}, {text: value}}, false, "/spec/containers", index, "/env")
+			at := fmt.Sprint("/spec/containers/", index)
+			want = append(want, "replace "+at+"/x "+string(value), "add "+at+"/env/- "+string(value), "add "+at+"/env/- "+string(value),
+				"add "+at+"/env ["+string(value)+","+string(value)+"]")
+		}
+	}
+	encoded, ok := bytes.CutPrefix(p.bytes(), []byte("before"))
+	text, err := base64.StdEncoding.DecodeString(string(encoded))
+	if err != nil || !ok {
+		t.Fatal(err)
+	}
+	var ops []struct {
+		Op, Path string
+		Value    json.RawMessage
+	}
+	if err := json.Unmarshal(text, &ops); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	var got []string
+	for _, o := range ops {
+		got = append(got, o.Op+" "+o.Path+" "+string(o.Value))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
 }

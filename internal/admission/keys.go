@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -20,7 +21,11 @@ var homes = map[string][]string{
 // the wrong object. kind is the one that has them, or "maker" for what makes
 // pods; at is where the metadata of its pods is.
 func (a *advice) keys(annotations pairs, kind, at string) {
+	guesses := 0
 	for _, p := range annotations {
+		if a.full {
+			return
+		}
 		key := p.key
 		where, known := homes[key]
 		switch {
@@ -30,37 +35,53 @@ func (a *advice) keys(annotations pairs, kind, at string) {
 			a.say("move the annotation " + key + " to the annotations of " + at + ": it is not read where it is")
 		case known && !slices.Contains(where, kind):
 			a.say("move the annotation " + key + " to the " + where[0] + ": it is not read here")
-		case !known:
-			if meant := a.meant(key); meant != "" {
+		case !known && guesses < maxGuesses && maybeOurs(key):
+			guesses++
+			if meant := a.rules.meant(key); meant != "" {
 				a.say("write " + meant + " for the annotation " + key + ", which is not read")
 			}
 		}
 	}
 }
 
+// maxGuesses is how many annotations of one object are compared with those that
+// are read. Each takes some microseconds; nobody has so many that are near.
+const maxGuesses = 100
+
+// maybeOurs reports whether it is worth while to compare.
+func maybeOurs(key string) bool {
+	return len(key) <= 100 && strings.Contains(strings.ToLower(key), "identity")
+}
+
+// knownKey is an annotation that is read, and what of it is compared.
+type knownKey struct{ key, letters string }
+
+func knownKeys(e *CustomEndpoint) []knownKey {
+	keys := slices.Collect(maps.Keys(homes))
+	keys = append(keys, useLabel)
+	if e != nil {
+		keys = append(keys, Prefix+"use-"+e.Suffix)
+	}
+	slices.Sort(keys)
+	var out []knownKey
+	for _, k := range keys {
+		out = append(out, knownKey{k, letters(k)})
+	}
+	return out
+}
+
 // meant is the annotation that a misspelt one is near to, empty if it is near
 // to none or needs no correction.
-func (a *advice) meant(key string) string {
-	if len(key) > 100 || !strings.Contains(strings.ToLower(key), "identity") {
-		return ""
-	}
-	known := make([]string, 0, len(homes)+2)
-	for k := range homes {
-		known = append(known, k)
-	}
-	known = append(known, useLabel)
-	if e := a.rules.config.CustomEndpoint; e != nil {
-		known = append(known, prefix+"use-"+e.Suffix)
-	}
-	slices.Sort(known)
+func (r *Rules) meant(key string) string {
 	best, least := "", 4 // more than three letters off is another word
-	for _, k := range known {
-		if k == key {
+	mine := letters(key)
+	for _, k := range r.known {
+		if k.key == key {
 			return ""
 		}
 		// use is so short that much is near to it.
-		if d := distance(letters(key), letters(k)); d < least && (k != useLabel || d < 2) {
-			best, least = k, d
+		if d := distance(mine, k.letters); d < least && (k.key != useLabel || d < 2) {
+			best, least = k.key, d
 		}
 	}
 	return best

@@ -11,6 +11,7 @@ import (
 type Rules struct {
 	config    Config
 	variables map[string]bool // all that may be set or looked at
+	known     []knownKey      // annotations that are read
 }
 
 // New checks the configuration.
@@ -32,6 +33,7 @@ func New(c Config) (*Rules, error) {
 	for _, v := range c.Extra {
 		r.variables[v.Name] = true
 	}
+	r.known = knownKeys(r.config.CustomEndpoint)
 	return r, nil
 }
 
@@ -45,27 +47,28 @@ func (r *Rules) Mutate(ctx context.Context, review []byte, lookup Lookup) Respon
 		return q.deny(&denial{BadReview, err.Error()})
 	}
 	if q.operation != "CREATE" && q.operation != "" || q.subResource != "" {
-		return q.allow(Skipped, nil)
+		return q.allow(Skipped)
 	}
 	if d := q.checkPod(); d != nil {
 		return q.deny(d)
 	}
 	if _, ok := q.object.annotations.get(mirrorAnnotation); ok {
-		return q.allow(SkippedMirror, nil)
+		return q.allow(SkippedMirror)
 	}
 	sa, d := account(ctx, lookup, q.namespace, q.object.serviceAccount)
 	if d != nil {
 		return q.deny(d)
 	}
-	ops, d := r.patch(&q.object.pod, &sa)
+	patched, d := r.patch(&q.object.pod, &sa, q.beginPatch())
 	if d != nil {
 		return q.deny(d)
 	}
-	outcome := Mutated
-	if ops == nil {
-		outcome = Unchanged
+	var out Response
+	if patched == nil {
+		out = q.allow(Unchanged)
+	} else {
+		out = q.mutate(patched)
 	}
-	out := q.allow(outcome, ops)
 	out.NoClientID = sa.Annotations[clientIDAnnotation] == ""
 	return out
 }
@@ -77,19 +80,22 @@ type plan struct {
 	proxy proxy
 	trust bool
 
-	skip      []string // containers that are not touched
-	audience  string   // of the token
-	variables []variable
+	skip      map[string]bool // containers that are not touched
+	audience  string          // of the token
+	variables []variable      // of every container
+	users     []variable      // of the user's besides
+	server    []variable      // of the proxy besides
 	mounts    []wantedMount
-	encoded   map[string][]byte // variables and mounts, by name and path
+	holders   map[held]bool // user's volumes and where in them tokens are, see holdsToken
 
 	patch  patch
-	lacked []variable // reused
-	values [][]byte   // reused
+	lacked []*variable // reused
+	values []*element  // reused
 }
 
 // wantedMount is one that every container gets.
 type wantedMount struct {
+	element
 	volume, path string
 	token        string // where in the volume the token is; empty if it holds none
 	what         string // for messages
@@ -99,11 +105,13 @@ func (m *wantedMount) spec() mountSpec {
 	return mountSpec{Name: m.volume, MountPath: m.path, ReadOnly: true}
 }
 
-func (m *wantedMount) json() []byte { return encode(m.spec()) }
-
-// patch is what a pod of that service account lacks.
-func (r *Rules) patch(p *pod, sa *ServiceAccount) ([]byte, *denial) {
-	x := plan{rules: r, pod: p, trust: r.config.Trust != nil && !p.windows, audience: r.config.Audience}
+// patch is what a pod of that service account lacks, in base64 behind what b
+// holds. It is nil if there is nothing.
+func (r *Rules) patch(p *pod, sa *ServiceAccount, b []byte) ([]byte, *denial) {
+	x := plan{rules: r, pod: p, trust: r.config.Trust != nil && !p.windows, audience: r.config.Audience, patch: newPatch(b)}
+	if len(p.initContainers.items)+len(p.containers.items) > maxContainers {
+		return nil, &denial{TooLarge, "the pod has more than " + strconv.Itoa(maxContainers) + " containers: no more can get an identity"}
+	}
 	var d *denial
 	if x.proxy, d = r.wantedProxy(p); d != nil {
 		return nil, d
@@ -112,11 +120,7 @@ func (r *Rules) patch(p *pod, sa *ServiceAccount) ([]byte, *denial) {
 	if d != nil {
 		return nil, d
 	}
-	if v, ok := p.annotations.get(skipAnnotation); ok {
-		for name := range strings.SplitSeq(v, ";") {
-			x.skip = append(x.skip, strings.TrimSpace(name))
-		}
-	}
+	x.skip = skipped(p)
 
 	layout := r.config.Profile.layout(p)
 	x.variables = []variable{
@@ -134,14 +138,24 @@ func (r *Rules) patch(p *pod, sa *ServiceAccount) ([]byte, *denial) {
 		x.variables = append(x.variables, variable{name: v.Name, value: v.Value, authority: true})
 	}
 	for _, at := range layout.places {
-		x.mounts = append(x.mounts, wantedMount{layout.volume, at.path, at.token, "the token"})
+		x.mounts = append(x.mounts, wantedMount{volume: layout.volume, path: at.path, token: at.token, what: "the token"})
 	}
 	volumes := [][]byte{encode(layout.projected(x.audience, seconds, more))}
 	names := []string{layout.volume}
 	if x.trust {
 		x.variables = append(x.variables, trustVariables...)
-		x.mounts = append(x.mounts, wantedMount{trustName, trustPath, "", "what is to be trusted"})
+		x.mounts = append(x.mounts, wantedMount{volume: trustName, path: trustPath, what: "what is to be trusted"})
 		volumes, names = append(volumes, encode(trustVolume)), append(names, trustName)
+	}
+
+	x.users, x.server = x.proxy.variables(), x.proxy.own()
+	for _, vars := range [][]variable{x.variables, x.users, x.server} {
+		for i := range vars {
+			vars[i].text = vars[i].json()
+		}
+	}
+	for i := range x.mounts {
+		x.mounts[i].text = encode(x.mounts[i].spec())
 	}
 
 	// Changes of the user's containers first, by the indices that they have
@@ -166,15 +180,40 @@ const (
 	authorityName = "AZURE_AUTHORITY_HOST"
 )
 
+// The API server asks before it looks at a pod itself, so a pod can be anything.
+// Beyond these bounds it is refused. No real one comes near: the API server
+// keeps objects of up to 1.5 MiB, and takes answers of up to 3 MiB more or less.
+const (
+	maxContainers = 1000
+	maxPatch      = 4 << 20 // in base64
+
+	// maxGuess is how much room is made at most on the evidence of the first
+	// container alone.
+	maxGuess = 256 << 10
+)
+
 // role is what a container is to us.
 type role int
 
 const (
-	users  role = iota // the user's: gets token and trust
-	server             // the proxy: gets them too, whatever is to be skipped
-	helper             // needs neither: what sets up the redirection, what writes the trust files
-	skipped
+	users      role = iota // the user's: gets token and trust
+	server                 // the proxy: gets them too, whatever is to be skipped
+	helper                 // needs neither: what sets up the redirection, what writes the trust files
+	passedOver             // named in the annotation skip-containers
 )
+
+// skipped are the names of the containers that a pod's author wants left alone.
+func skipped(p *pod) map[string]bool {
+	v, ok := p.annotations.get(skipAnnotation)
+	if !ok {
+		return nil
+	}
+	out := map[string]bool{}
+	for name := range strings.SplitSeq(v, ";") {
+		out[strings.TrimSpace(name)] = true
+	}
+	return out
+}
 
 // role depends on names alone, so that a container of ours is treated in a
 // second pass as it was when it was injected.
@@ -185,18 +224,19 @@ func (x *plan) role(name string, initial bool) role {
 	case x.proxy.on && !x.proxy.appService && initial && name == proxyInitName,
 		x.trust && initial && name == trustName:
 		return helper
-	case slices.Contains(x.skip, name):
-		return skipped
+	case x.skip[name]:
+		return passedOver
 	}
 	return users
 }
 
 // missing are the variables that a container is to have and does not. They are
 // good until the next call.
-func (x *plan) missing(c *container, as role) []variable {
+func (x *plan) missing(c *container, as role) []*variable {
 	out := x.lacked[:0]
 	add := func(vars []variable) {
-		for _, v := range vars {
+		for i := range vars {
+			v := &vars[i]
 			if v.value == "" && v.field == "" {
 				continue
 			}
@@ -209,7 +249,7 @@ func (x *plan) missing(c *container, as role) []variable {
 				}
 			}
 			if v.authority {
-				if a, ok := c.variable(authorityName); ok && (!a.literal || a.value != x.rules.config.AuthorityHost) {
+				if a, ok := c.variable(authorityName); ok && (!a.literal || a.value != unexpanded(x.rules.config.AuthorityHost)) {
 					continue
 				}
 			}
@@ -218,84 +258,82 @@ func (x *plan) missing(c *container, as role) []variable {
 	}
 	add(x.variables)
 	if as == server {
-		add(x.proxy.own())
+		add(x.server)
 	} else {
-		add(x.proxy.variables())
+		add(x.users)
 	}
 	x.lacked = out
 	return out
 }
 
+// injectedSize is about what our containers and volumes take in base64.
+const injectedSize = 8 << 10
+
 // containers adds to each of the pod's containers.
 func (x *plan) containers(at string, all []container, initial bool) *denial {
+	before := len(x.patch.b)
 	for i := range all {
 		c := &all[i]
 		as := x.role(c.name, initial)
-		if as == helper || as == skipped {
+		if as == helper || as == passedOver {
 			continue
 		}
 		x.values = x.values[:0]
-		vars := x.missing(c, as)
-		for j := range vars {
-			x.values = append(x.values, x.once(vars[j].name, vars[j].json))
+		for _, v := range x.missing(c, as) {
+			x.values = append(x.values, &v.element)
 		}
-		x.patch.appendAll(x.values, c.env.present, at, i, "/env")
+		x.patch.addElements(x.values, c.env.present, at, i, "/env")
 
 		x.values = x.values[:0]
 		for j := range x.mounts {
 			m := &x.mounts[j]
 			has, ok := c.mounted(m.path)
 			if !ok {
-				x.values = append(x.values, x.once(m.path, m.json))
+				x.values = append(x.values, &m.element)
 				continue
 			}
 			switch {
 			case has.volume == m.volume:
 				if !has.readOnly || has.sub || has.path != m.path {
-					x.patch.replace(m.json(), at, i, "/volumeMounts/"+strconv.Itoa(has.index))
+					x.patch.replace(m.text, at, i, "/volumeMounts/"+strconv.Itoa(has.index))
 				}
-			case !has.sub && holdsToken(x.pod.volumes.items, has.volume, m.token, x.audience):
+			case !has.sub && x.holdsToken(has.volume, m.token):
 				// The same by another name.
 			default:
 				return &denial{BadMount, "container " + strconv.Quote(clip(c.name)) + " mounts volume " + strconv.Quote(clip(has.volume)) +
 					" at " + m.path + ", where " + m.what + " belongs: mount it elsewhere, or name the container in the annotation " + skipAnnotation}
 			}
 		}
-		x.patch.appendAll(x.values, c.mounts.present, at, i, "/volumeMounts")
+		x.patch.addElements(x.values, c.mounts.present, at, i, "/volumeMounts")
 		if i == 0 {
-			// The others lack about as much.
-			x.patch.b = slices.Grow(x.patch.b, (len(all)-1)*(len(x.patch.b)+len(all)/10))
+			// The others lack about as much. The rest is for what is injected.
+			x.patch.b = slices.Grow(x.patch.b, min(len(all)*(len(x.patch.b)-before), maxGuess)+injectedSize)
+		} else if mean, rest := (len(x.patch.b)-before)/i, len(all)-1-i; cap(x.patch.b)-len(x.patch.b) < min(2, rest)*mean {
+			// Up to twice as much: append would add a quarter, and copy it
+			// all four times.
+			x.patch.b = slices.Grow(x.patch.b, min(rest*mean, len(x.patch.b))+injectedSize)
+		}
+		if len(x.patch.b) > maxPatch {
+			return &denial{TooLarge, "what its containers lack comes to more than " + strconv.Itoa(maxPatch>>20) +
+				" MiB: name those that need no identity in the annotation " + skipAnnotation}
 		}
 	}
 	return nil
 }
 
-// once makes what is the same for all containers once.
-func (x *plan) once(key string, make func() []byte) []byte {
-	if b, ok := x.encoded[key]; ok {
-		return b
-	}
-	if x.encoded == nil {
-		x.encoded = map[string][]byte{}
-	}
-	b := make()
-	x.encoded[key] = b
-	return b
-}
-
 // inject puts our containers among the pod's: first what the others need.
 func (x *plan) inject() {
-	r, native := x.rules, x.rules.config.NativeSidecars
+	r, native, sizes := x.rules, x.rules.config.NativeSidecars, x.pod.sizes()
 	var first []*containerSpec
 	if x.trust {
-		first = append(first, r.trustContainer())
+		first = append(first, r.trustContainer(sizes))
 	}
 	redirect := x.proxy.on && !x.proxy.appService
 	if x.proxy.on && native {
-		first = append(first, r.proxyContainer(x.proxy))
+		first = append(first, r.proxyContainer(x.proxy, sizes))
 		if redirect {
 			// Before the user's, so that they find the redirection too.
-			first = append(first, r.proxyInitContainer(x.proxy))
+			first = append(first, r.proxyInitContainer(x.proxy, sizes))
 		}
 	}
 	x.insert("/spec/initContainers", x.pod.initContainers, first)
@@ -303,9 +341,9 @@ func (x *plan) inject() {
 		if redirect && !x.pod.has(proxyInitName) {
 			// Last: until the proxy runs there is nothing to redirect to.
 			present := x.pod.initContainers.present || x.trust && !x.pod.has(trustName)
-			x.patch.appendAll([][]byte{encode(r.proxyInitContainer(x.proxy))}, present, "/spec/initContainers", -1, "")
+			x.patch.appendAll([][]byte{encode(r.proxyInitContainer(x.proxy, sizes))}, present, "/spec/initContainers", -1, "")
 		}
-		x.insert("/spec/containers", x.pod.containers, []*containerSpec{r.proxyContainer(x.proxy)})
+		x.insert("/spec/containers", x.pod.containers, []*containerSpec{r.proxyContainer(x.proxy, sizes)})
 	}
 }
 

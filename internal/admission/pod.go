@@ -1,11 +1,12 @@
 package admission
 
-import "strings"
+import "bytes"
 
 // pair is a label or an annotation.
 type pair struct{ key, value string }
 
-// pairs are labels or annotations in the order of the text.
+// pairs are labels or annotations in the order of the text. Those without our
+// prefix have no value.
 type pairs []pair
 
 func (p pairs) get(key string) (string, bool) {
@@ -33,6 +34,7 @@ type pod struct {
 	serviceAccount string // "default" if the pod names none
 	hostNetwork    bool
 	windows        bool
+	hasResources   bool // of the pod as a whole
 
 	initContainers, containers list[container]
 	volumes                    list[volume]
@@ -48,9 +50,10 @@ type list[T any] struct {
 // container is what matters of a container: of its variables those that
 // [Rules] know, of its mounts those at places that could be ours.
 type container struct {
-	name   string
-	env    list[envVar]
-	mounts list[mount]
+	name       string
+	guaranteed bool // has what the containers of a Guaranteed pod have
+	env        list[envVar]
+	mounts     list[mount]
 }
 
 // envVar is a variable; literal if it has a value and not a reference.
@@ -90,7 +93,7 @@ type object struct {
 func (r *reader) object(templates bool) object {
 	var o object
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "apiVersion":
 			o.apiVersion = r.text()
 		case "kind":
@@ -118,7 +121,7 @@ func (p *pod) finish() {
 func (r *reader) meta() meta {
 	var m meta
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "name":
 			m.name = r.text()
 		case "generateName":
@@ -142,7 +145,7 @@ func (r *reader) owner() Owner {
 		var o Owner
 		is := false
 		for key := range r.members {
-			switch key {
+			switch string(key) {
 			case "apiVersion":
 				o.APIVersion = r.text()
 			case "kind":
@@ -165,7 +168,12 @@ func (r *reader) owner() Owner {
 func (r *reader) pairs() pairs {
 	var out pairs
 	for key := range r.members {
-		out = append(out, pair{key, r.text()})
+		// Of others the keys alone are of interest, and values may be large.
+		value := r.bytes()
+		if !bytes.HasPrefix(key, []byte(Prefix)) {
+			value = nil
+		}
+		out = append(out, pair{string(key), string(value)})
 	}
 	return out
 }
@@ -174,7 +182,7 @@ func (r *reader) pairs() pairs {
 // makes pods: no field of one means something else in the other.
 func (r *reader) spec(o *object, p *pod, at string, templates bool) {
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "serviceAccountName":
 			if name := r.text(); name != "" {
 				p.serviceAccount = name
@@ -187,16 +195,18 @@ func (r *reader) spec(o *object, p *pod, at string, templates bool) {
 			p.hostNetwork = r.boolean()
 		case "os":
 			for key := range r.members {
-				if key == "name" && r.text() == "windows" {
+				if string(key) == "name" && r.text() == "windows" {
 					p.windows = true
 				}
 			}
 		case "nodeSelector": // how Windows pods are placed that do not say os
 			for key := range r.members {
-				if key == "kubernetes.io/os" && r.text() == "windows" {
+				if string(key) == "kubernetes.io/os" && r.text() == "windows" {
 					p.windows = true
 				}
 			}
+		case "resources":
+			p.hasResources = r.raw() != nil
 		case "initContainers":
 			p.initContainers = r.containers()
 		case "containers":
@@ -212,7 +222,7 @@ func (r *reader) spec(o *object, p *pod, at string, templates bool) {
 				continue
 			}
 			for key := range r.members {
-				if key == "spec" {
+				if string(key) == "spec" {
 					r.spec(o, p, at+".jobTemplate.spec", true)
 				}
 			}
@@ -224,7 +234,7 @@ func (r *reader) template(o *object, at string) {
 	p := &pod{}
 	o.template, o.at = p, at
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "metadata":
 			p.meta = r.meta()
 		case "spec":
@@ -235,12 +245,17 @@ func (r *reader) template(o *object, at string) {
 
 func (r *reader) containers() list[container] {
 	l := list[container]{present: r.peek() == '['}
-	for range r.elements {
+	for i := range r.elements {
+		if i > maxContainers {
+			continue // too many, whatever they are
+		}
 		var c container
 		for key := range r.members {
-			switch key {
+			switch string(key) {
 			case "name":
 				c.name = r.text()
+			case "resources":
+				c.guaranteed = r.guaranteed()
 			case "env":
 				c.env = r.env()
 			case "volumeMounts":
@@ -252,22 +267,70 @@ func (r *reader) containers() list[container] {
 	return l
 }
 
+// guaranteed reads a container's resources and reports whether they are those of
+// a pod of class Guaranteed: limits of CPU and memory, and requests, if there
+// are any, of the same. API servers write equal amounts equally.
+func (r *reader) guaranteed() bool {
+	var limits, requests amounts
+	for key := range r.members {
+		switch string(key) {
+		case "limits":
+			limits = r.amounts()
+		case "requests":
+			requests = r.amounts()
+		}
+	}
+	same := func(limit, request []byte) bool {
+		return limit != nil && (request == nil || bytes.Equal(limit, request))
+	}
+	return same(limits.cpu, requests.cpu) && same(limits.memory, requests.memory)
+}
+
+// amounts are those that decide on a pod's class, as they are written.
+type amounts struct{ cpu, memory []byte }
+
+func (r *reader) amounts() amounts {
+	var a amounts
+	for key := range r.members {
+		switch string(key) {
+		case "cpu":
+			a.cpu = r.raw()
+		case "memory":
+			a.memory = r.raw()
+		}
+	}
+	return a
+}
+
+// guaranteed reports whether a pod is of that class.
+func (p *pod) guaranteed() bool {
+	for _, l := range [][]container{p.initContainers.items, p.containers.items} {
+		for i := range l {
+			if !l[i].guaranteed {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (r *reader) env() list[envVar] {
 	l := list[envVar]{present: r.peek() == '['}
 	for range r.elements {
-		v := envVar{literal: true}
+		var name, value []byte
+		literal := true
 		for key := range r.members {
-			switch key {
+			switch string(key) {
 			case "name":
-				v.name = r.text()
+				name = r.bytes()
 			case "value":
-				v.value = r.text()
+				value = r.bytes()
 			case "valueFrom":
-				v.literal = r.raw() == ""
+				literal = r.raw() == nil
 			}
 		}
-		if r.variables[v.name] {
-			l.items = append(l.items, v)
+		if r.variables[string(name)] {
+			l.items = append(l.items, envVar{string(name), string(value), literal})
 		}
 	}
 	return l
@@ -276,20 +339,22 @@ func (r *reader) env() list[envVar] {
 func (r *reader) mounts() list[mount] {
 	l := list[mount]{present: r.peek() == '['}
 	for i := range r.elements {
+		var volume, path []byte
 		m := mount{index: i}
 		for key := range r.members {
-			switch key {
+			switch string(key) {
 			case "name":
-				m.volume = r.text()
+				volume = r.bytes()
 			case "mountPath":
-				m.path = r.text()
+				path = r.bytes()
 			case "readOnly":
 				m.readOnly = r.boolean()
 			case "subPath", "subPathExpr":
-				m.sub = r.text() != "" || m.sub
+				m.sub = len(r.bytes()) > 0 || m.sub
 			}
 		}
-		if strings.Contains(m.path, "azure") || strings.Contains(m.path, "podkey") {
+		if bytes.Contains(path, []byte("azure")) || bytes.Contains(path, []byte("podkey")) {
+			m.volume, m.path = string(volume), string(path)
 			l.items = append(l.items, m)
 		}
 	}
@@ -302,11 +367,11 @@ func (r *reader) volumes() list[volume] {
 		var v volume
 		start := r.i
 		for key := range r.members {
-			if key == "name" {
+			if string(key) == "name" {
 				v.name = r.text()
 			}
 		}
-		v.text = r.s[start:r.i]
+		v.text = string(r.s[start:r.i])
 		l.items = append(l.items, v)
 	}
 	return l

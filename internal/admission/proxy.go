@@ -138,13 +138,13 @@ func (x proxy) own() []variable {
 }
 
 // proxyContainer is the sidecar, but for token and trust.
-func (r *Rules) proxyContainer(x proxy) *containerSpec {
+func (r *Rules) proxyContainer(x proxy, sizes sizes) *containerSpec {
 	flags := []string{"--proxy-port=" + strconv.Itoa(x.port), "--log-level=" + r.config.LogLevel}
 	c := &containerSpec{
 		Name: proxyName, Image: r.config.Images.Proxy, ImagePullPolicy: r.config.Images.PullPolicy,
 		Args:      append([]string{"proxy"}, flags...),
 		Ports:     []portSpec{{ContainerPort: x.port}},
-		Resources: smallResources,
+		Resources: sizes.proxy,
 		// The containers behind it start when this has succeeded: they find
 		// the proxy ready.
 		Lifecycle: &lifecycleSpec{PostStart: handlerSpec{Exec: execSpec{
@@ -163,7 +163,7 @@ func (r *Rules) proxyContainer(x proxy) *containerSpec {
 
 // proxyInitContainer redirects the metadata address to the proxy. It needs one
 // capability, and neither the token nor trust.
-func (r *Rules) proxyInitContainer(x proxy) *containerSpec {
+func (r *Rules) proxyInitContainer(x proxy, sizes sizes) *containerSpec {
 	s := restricted(0)
 	*s.RunAsNonRoot = false
 	s.Capabilities.Add = []string{"NET_ADMIN"}
@@ -171,7 +171,7 @@ func (r *Rules) proxyInitContainer(x proxy) *containerSpec {
 		Name: proxyInitName, Image: r.config.Images.ProxyInit, ImagePullPolicy: r.config.Images.PullPolicy,
 		Args:            []string{"proxy-init"},
 		Env:             []envSpec{{Name: "PROXY_PORT", Value: strconv.Itoa(x.port)}},
-		Resources:       smallResources,
+		Resources:       sizes.helper,
 		SecurityContext: s,
 	}
 }

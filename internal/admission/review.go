@@ -1,10 +1,8 @@
 package admission
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/podkey/podkey/internal/text"
 )
@@ -64,11 +62,10 @@ func (rules *Rules) decodeReview(b []byte, templates bool) (*request, error) {
 	if len(b) > MaxReview {
 		return q, fmt.Errorf("the review has %d bytes: at most %d are read", len(b), MaxReview)
 	}
-	// One copy, of which all texts are parts.
-	r := &reader{s: string(b), variables: rules.variables}
+	r := &reader{s: b, variables: rules.variables}
 	var kind string
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "apiVersion":
 			q.version = r.text()
 		case "kind":
@@ -91,7 +88,7 @@ func (rules *Rules) decodeReview(b []byte, templates bool) (*request, error) {
 
 func (r *reader) request(q *request) {
 	for key := range r.members {
-		switch key {
+		switch string(key) {
 		case "uid":
 			q.uid = r.text()
 		case "namespace":
@@ -135,23 +132,17 @@ func (m *meta) displayName() string {
 	return m.name
 }
 
-// response is what all answers have in common. The texts are copies, because
-// the caller may keep them longer than the review that they come from.
+// response is what all answers have in common.
 func (q *request) response() Response {
 	o := &q.object
 	r := Response{
-		UID: strings.Clone(q.uid), Kind: strings.Clone(o.kind), Namespace: strings.Clone(q.namespace),
-		Name: strings.Clone(o.displayName()), DryRun: q.dryRun,
-		Owner: Owner{
-			APIVersion: strings.Clone(o.owner.APIVersion), Kind: strings.Clone(o.owner.Kind),
-			Name: strings.Clone(o.owner.Name), UID: strings.Clone(o.owner.UID),
-		},
+		UID: q.uid, Kind: o.kind, Namespace: q.namespace, Name: o.displayName(), DryRun: q.dryRun, Owner: o.owner,
 	}
 	switch {
 	case o.template != nil:
-		r.ServiceAccount = strings.Clone(o.template.serviceAccount)
+		r.ServiceAccount = o.template.serviceAccount
 	case o.kind == "Pod":
-		r.ServiceAccount = strings.Clone(o.serviceAccount)
+		r.ServiceAccount = o.serviceAccount
 	}
 	return r
 }
@@ -168,15 +159,22 @@ func (q *request) begin(size int) []byte {
 	return append(b, `,"allowed":`...)
 }
 
-// allow answers with a patch, or none.
-func (q *request) allow(o Outcome, patch []byte) Response {
-	b := append(q.begin(160+base64.StdEncoding.EncodedLen(len(patch))), "true"...)
-	if patch != nil {
-		b = append(b, `,"patchType":"JSONPatch","patch":"`...)
-		b = append(base64.StdEncoding.AppendEncode(b, patch), '"')
-	}
+// allow answers without a patch.
+func (q *request) allow(o Outcome) Response {
 	r := q.response()
-	r.Body, r.Outcome = append(b, "}}"...), o
+	r.Body, r.Outcome = append(q.begin(160), "true}}"...), o
+	return r
+}
+
+// beginPatch writes an answer up to its patch.
+func (q *request) beginPatch() []byte {
+	return append(q.begin(4096), `true,"patchType":"JSONPatch","patch":"`...)
+}
+
+// mutate answers with what beginPatch began.
+func (q *request) mutate(b []byte) Response {
+	r := q.response()
+	r.Body, r.Outcome = append(b, `"}}`...), Mutated
 	return r
 }
 

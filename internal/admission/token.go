@@ -119,33 +119,37 @@ func sameVolume(text string, want []byte) bool {
 	return reflect.DeepEqual(a, b)
 }
 
+// held is a volume and the path of a token in it.
+type held struct{ volume, path string }
+
 // holdsToken reports whether a volume of the user's has, at the path of the
 // token, a token for the audience: somebody wrote by hand what we would add.
-func holdsToken(volumes []volume, name, tokenPath, audience string) bool {
+// Containers share volumes, so all are looked at together, and once.
+func (x *plan) holdsToken(name, tokenPath string) bool {
 	if tokenPath == "" {
 		return false
 	}
-	for _, v := range volumes {
-		if v.name != name {
-			continue
-		}
-		var projected struct {
-			Projected struct {
-				Sources []struct {
-					ServiceAccountToken struct{ Path, Audience string }
+	if x.holders == nil {
+		x.holders = map[held]bool{}
+		for _, v := range x.pod.volumes.items {
+			var projected struct {
+				Projected struct {
+					Sources []struct {
+						ServiceAccountToken struct{ Path, Audience string }
+					}
+				}
+			}
+			if json.Unmarshal([]byte(v.text), &projected) != nil {
+				continue
+			}
+			for _, s := range projected.Projected.Sources {
+				if t := s.ServiceAccountToken; t.Path != "" && t.Audience == x.audience {
+					x.holders[held{v.name, t.Path}] = true
 				}
 			}
 		}
-		if json.Unmarshal([]byte(v.text), &projected) != nil {
-			return false
-		}
-		for _, s := range projected.Projected.Sources {
-			if s.ServiceAccountToken.Path == tokenPath && s.ServiceAccountToken.Audience == audience {
-				return true
-			}
-		}
 	}
-	return false
+	return x.holders[held{name, tokenPath}]
 }
 
 // mounted finds what a container has mounted at a path of ours.

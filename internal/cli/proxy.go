@@ -71,7 +71,7 @@ func (f *proxyFlags) run(cmd *cobra.Command, _ []string) error {
 	if f.probe {
 		return sidecar.Probe(ctx, fmt.Sprintf("http://127.0.0.1:%d", f.port), probeTries, probePause)
 	}
-	level, err := proxyLogLevel(f.logLevel)
+	level, err := logLevel(f.logLevel)
 	if err != nil {
 		return err
 	}
@@ -151,24 +151,6 @@ func parseIdentities(flags []string) (map[string]string, error) {
 		}
 	}
 	return m, nil
-}
-
-// proxyLogLevel reads a level by our names, and by those that the webhook of
-// Azure's clusters passes on to its proxy.
-func proxyLogLevel(name string) (slog.Level, error) {
-	switch name {
-	case "":
-		return slog.LevelWarn, nil
-	case "trace", "all":
-		return slog.LevelDebug, nil
-	case "warning":
-		return slog.LevelWarn, nil
-	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return 0, &usageError{fmt.Errorf("unknown log level %q", name), "use debug, info, warn or error"}
-	}
-	return level, nil
 }
 
 func newProxyInit() *cobra.Command {

@@ -154,9 +154,9 @@ func (f *serverFlags) resolve(cmd *cobra.Command) (server.Config, error) {
 }
 
 func (f *serverFlags) logger(cmd *cobra.Command) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return nil, &usageError{fmt.Errorf("unknown log level %q", f.logLevel), "use debug, info, warn or error"}
+	level, err := logLevel(f.logLevel)
+	if err != nil {
+		return nil, err
 	}
 	o := &slog.HandlerOptions{Level: level}
 	switch f.logFormat {

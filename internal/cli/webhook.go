@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/podkey/podkey/internal/admission"
@@ -84,7 +82,7 @@ _CA_CTB_SIGNER_NAME and _CA_CTB_LABEL_SELECTOR.`,
 	fl.DurationVar(&f.c.DrainDelay, "drain-delay", 5*time.Second, "how long to serve on after SIGTERM, until the API server sends elsewhere")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 
-	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the pod's service account, else $KUBECONFIG)")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig file (default: as kubectl finds it, or the pod's own)")
 	fl.StringVar(&f.c.Namespace, "namespace", "", "namespace of service and secret (default $POD_NAMESPACE, else podkey-system)")
 	fl.StringVar(&f.c.Service, "service", "podkey-webhook", "service that the webhook configurations name")
 	fl.StringVar(&f.c.Secret, "secret", "podkey-webhook-cert", "secret that keeps CA and certificate")
@@ -112,7 +110,7 @@ func (f *webhookFlags) run(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	var err error
-	if f.c.Kube, err = kubeConfig(f.kubeconfig); err != nil {
+	if f.c.Kube, err = kubeConfig(f.kubeconfig, ""); err != nil {
 		return err
 	}
 	f.c.Kube.UserAgent = "podkey-webhook/" + readVersion().Version
@@ -132,7 +130,7 @@ func (f *webhookFlags) resolve(cmd *cobra.Command) error {
 	usage := func(err error, hint string) error { return &usageError{err, hint} }
 	see := "see: " + cmd.CommandPath() + " --help"
 
-	level, err := proxyLogLevel(f.logLevel)
+	level, err := logLevel(f.logLevel)
 	if err != nil {
 		return err
 	}
@@ -167,6 +165,8 @@ func (f *webhookFlags) resolve(cmd *cobra.Command) error {
 		f.c.Instance, _ = os.Hostname()
 	}
 	f.c.Jitter = webhookJitter
+	f.c.MaxReview = admission.MaxReview
+	f.c.Annotations, f.c.MaxAnnotation = admission.AccountAnnotations(), admission.MaxValue+1
 
 	if err := f.resolveRules(); err != nil {
 		return usage(err, see)
@@ -229,24 +229,6 @@ func (f *webhookFlags) resolveRules() error {
 	return c.Validate()
 }
 
-// kubeConfig is how to reach the API server: the file that is named, else as
-// the pod that we are in, else as kubectl would.
-func kubeConfig(file string) (*rest.Config, error) {
-	if file == "" {
-		c, err := rest.InClusterConfig()
-		if !errors.Is(err, rest.ErrNotInCluster) {
-			return c, err
-		}
-	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = file
-	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err != nil {
-		return nil, &hinted{fmt.Errorf("no way to the API server: %w", err), "run it in a pod, or give --kubeconfig FILE"}
-	}
-	return c, nil
-}
-
 // reviews are the rules as the webhook calls them.
 type reviews struct{ rules *admission.Rules }
 
@@ -269,7 +251,7 @@ func lookupWith(lookup webhook.LookupFunc) admission.Lookup {
 		case err != nil:
 			return admission.ServiceAccount{}, err
 		}
-		return admission.ServiceAccount{Name: a.Name, Namespace: a.Namespace, Annotations: a.Annotations, Labels: a.Labels}, nil
+		return admission.ServiceAccount{Name: a.Name, Namespace: a.Namespace, Annotations: a.Annotations}, nil
 	}
 }
 

@@ -20,7 +20,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -125,9 +124,7 @@ func LoadCA(certDER, keyPKCS8 []byte) (*CA, error) {
 }
 
 // CertPEM is the root's certificate as one PEM block.
-func (ca *CA) CertPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw})
-}
+func (ca *CA) CertPEM() []byte { return EncodeCertificates(ca.Cert.Raw) }
 
 // MarshalKey is the private key in PKCS#8, DER. It is a secret: seal it.
 func (ca *CA) MarshalKey() ([]byte, error) {

@@ -47,7 +47,16 @@ func Certificates(pems ...[]byte) []*x509.Certificate {
 func Bundle(pems ...[]byte) []byte {
 	var out []byte
 	for _, c := range Certificates(pems...) {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+		out = append(out, EncodeCertificates(c.Raw)...)
+	}
+	return out
+}
+
+// EncodeCertificates writes certificates, given in DER, as one PEM text.
+func EncodeCertificates(ders ...[]byte) []byte {
+	var out []byte
+	for _, der := range ders {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return out
 }

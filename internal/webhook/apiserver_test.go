@@ -17,6 +17,8 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"k8s.io/client-go/rest"
+
+	"github.com/podkey/podkey/internal/pki"
 )
 
 // apiServer speaks as much of the Kubernetes API as the webhook needs: get,
@@ -37,6 +39,7 @@ type apiServer struct {
 	history []change
 	down    bool
 	minor   string
+	token   string         // that it takes
 	deny    map[string]int // "VERB resource" -> status
 	calls   map[string]int // "VERB resource" -> how often
 	stop    chan struct{}  // closed to cut all watches
@@ -56,7 +59,7 @@ type change struct {
 func newAPIServer(t testing.TB) *apiServer {
 	a := &apiServer{
 		t: t, wake: make(chan struct{}), stop: make(chan struct{}), objects: map[string]object{},
-		minor: "36", deny: map[string]int{}, calls: map[string]int{}, version: 1,
+		minor: "36", token: "replica", deny: map[string]int{}, calls: map[string]int{}, version: 1,
 	}
 	a.http = httptest.NewUnstartedServer(a)
 	a.http.EnableHTTP2 = true
@@ -74,7 +77,7 @@ func (a *apiServer) config() *rest.Config {
 		Host:            a.http.URL,
 		QPS:             -1,
 		BearerToken:     "replica",
-		TLSClientConfig: rest.TLSClientConfig{CAData: certPEM(a.http.Certificate().Raw)},
+		TLSClientConfig: rest.TLSClientConfig{CAData: pki.EncodeCertificates(a.http.Certificate().Raw)},
 	}
 }
 
@@ -198,13 +201,13 @@ func (a *apiServer) store(kind, key string, o object) {
 
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
-	down, minor, stop := a.down, a.minor, a.stop
+	down, minor, token, stop := a.down, a.minor, a.token, a.stop
 	a.mu.Unlock()
 	if down {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	if r.Header.Get("Authorization") != "Bearer replica" {
+	if r.Header.Get("Authorization") != "Bearer "+token {
 		status(w, http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 		return
 	}

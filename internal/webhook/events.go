@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,12 +16,13 @@ import (
 )
 
 const (
-	eventQueue    = 256
+	eventQueue    = 256 // that wait, of one namespace
 	eventSeries   = 512 // different events that are remembered, to be counted up
 	eventEvery    = 30 * time.Second
 	eventIdle     = 30 * time.Minute // after which a repeated event starts anew; the API server keeps them for an hour
-	eventsPerSec  = 1
+	eventsPerSec  = 1                // new ones, of one namespace
 	eventsBurst   = 25
+	eventsTimes   = 4    // as many of all namespaces together, and as many wait
 	maxEventText  = 1000 // the API server refuses messages of more than 1024 bytes
 	maxEventNames = 200  // leaves room for the suffix in the event's own name (253)
 )
@@ -29,7 +31,9 @@ const (
 // queue of fixed length, or drop it. Events of the same content are one
 // object whose count is brought up to date now and then, and there is a limit
 // on new ones: 200 pods that fail alike cost two writes, and somebody who
-// makes mistakes up does not fill etcd.
+// makes mistakes up does not fill etcd. Each namespace has a share: strangers,
+// who can have events written by asking for reviews of their own, silence
+// others only by naming several namespaces without pause.
 type recorder struct {
 	client    dynamic.Interface
 	log       *slog.Logger
@@ -38,9 +42,16 @@ type recorder struct {
 	instance  string
 	metrics   *metrics
 	queue     chan event
-	limit     flowcontrol.RateLimiter
+	limit     flowcontrol.RateLimiter // of new events
+	again     flowcontrol.RateLimiter // of those that have expired
 
-	series map[event]*series // of run alone
+	mu      sync.Mutex
+	waiting map[string]int // in the queue, by namespace
+
+	// Of run alone.
+	series            map[event]*series
+	limits            map[string]*share // by namespace
+	failing, refusing bool              // a failure, a refusal of the API server has been reported
 }
 
 // event is what makes two events the same.
@@ -59,8 +70,10 @@ type series struct {
 func newRecorder(client dynamic.Interface, c Config, m *metrics) *recorder {
 	return &recorder{
 		client: client, log: c.Log, now: c.Now, component: c.Service, instance: c.Instance, metrics: m,
-		queue: make(chan event, eventQueue), limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSec, eventsBurst),
-		series: map[event]*series{},
+		queue: make(chan event, eventQueue*eventsTimes), waiting: map[string]int{},
+		limit:  flowcontrol.NewTokenBucketRateLimiter(eventsPerSec*eventsTimes, eventsBurst*eventsTimes),
+		again:  flowcontrol.NewTokenBucketRateLimiter(eventsPerSec, eventsBurst),
+		series: map[event]*series{}, limits: map[string]*share{},
 	}
 }
 
@@ -69,10 +82,25 @@ func (r *recorder) record(on Object, reason, message string) {
 	if len(message) > maxEventText {
 		message = truncate(message, maxEventText)
 	}
-	select {
-	case r.queue <- event{on, reason, message}:
-	default:
-		r.metrics.events.WithLabelValues("dropped").Inc()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[on.Namespace] < eventQueue {
+		select {
+		case r.queue <- event{on, reason, message}:
+			r.waiting[on.Namespace]++
+			return
+		default:
+		}
+	}
+	r.metrics.events.WithLabelValues("dropped").Inc()
+}
+
+// taken notes that an event has left the queue.
+func (r *recorder) taken(e event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[e.on.Namespace]--; r.waiting[e.on.Namespace] <= 0 {
+		delete(r.waiting, e.on.Namespace)
 	}
 }
 
@@ -100,6 +128,7 @@ func (r *recorder) run(ctx context.Context) {
 }
 
 func (r *recorder) handle(ctx context.Context, e event) {
+	r.taken(e)
 	now := r.now()
 	if s := r.series[e]; s != nil {
 		s.count++
@@ -107,22 +136,61 @@ func (r *recorder) handle(ctx context.Context, e event) {
 		r.metrics.events.WithLabelValues("aggregated").Inc()
 		return
 	}
-	if len(r.series) >= eventSeries || !r.limit.TryAccept() {
+	if !r.may(e.on.Namespace) {
 		r.metrics.events.WithLabelValues("dropped").Inc()
 		return
+	}
+	if len(r.series) >= eventSeries {
+		r.forgetOldest()
 	}
 	r.create(ctx, e, &series{count: 1, lastSeen: now})
 }
 
+// share is what one namespace may have written.
+type share struct {
+	limit flowcontrol.RateLimiter
+	used  time.Time
+}
+
+// may takes from the limits of new events, a namespace's first: who has had
+// his share takes nothing from the others'.
+func (r *recorder) may(namespace string) bool {
+	s := r.limits[namespace]
+	if s == nil {
+		s = &share{limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSec, eventsBurst)}
+		r.limits[namespace] = s
+	}
+	s.used = r.now()
+	return s.limit.TryAccept() && r.limit.TryAccept()
+}
+
+// forgetOldest makes room. An event that happens again is a new one then.
+func (r *recorder) forgetOldest() {
+	var oldest event
+	at := time.Time{}
+	for e, s := range r.series {
+		if at.IsZero() || s.lastSeen.Before(at) {
+			oldest, at = e, s.lastSeen
+		}
+	}
+	delete(r.series, oldest)
+}
+
 // flush brings the counts in the cluster up to date and forgets what has not
-// happened for a while.
+// happened for a while, written or not: its namespace may be gone.
 func (r *recorder) flush(ctx context.Context) {
+	now := r.now()
 	for e, s := range r.series {
 		switch {
+		case now.Sub(s.lastSeen) > eventIdle:
+			delete(r.series, e)
 		case s.count > s.written:
 			r.update(ctx, e, s)
-		case r.now().Sub(s.lastSeen) > eventIdle:
-			delete(r.series, e)
+		}
+	}
+	for ns, s := range r.limits {
+		if now.Sub(s.used) > eventsBurst/eventsPerSec*time.Second {
+			delete(r.limits, ns) // full again
 		}
 	}
 }
@@ -164,8 +232,11 @@ func (r *recorder) update(ctx context.Context, e event, s *series) {
 	_, err := r.client.Resource(eventsGVR).Namespace(e.on.Namespace).
 		Patch(ctx, s.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: fieldManager})
 	switch {
-	case apierrors.IsNotFound(err): // it has expired
-		r.create(ctx, e, s)
+	case apierrors.IsNotFound(err): // it has expired, or its namespace is gone
+		delete(r.series, e) // unless it can be made again
+		if r.again.TryAccept() {
+			r.create(ctx, e, s)
+		}
 	case err != nil:
 		r.failed(e, err)
 	default:
@@ -173,7 +244,22 @@ func (r *recorder) update(ctx context.Context, e event, s *series) {
 	}
 }
 
+// eventsRule is what the role of this webhook must have.
+const eventsRule = `{apiGroups: [""], resources: [events], verbs: [create, patch]}`
+
+// failed notes an event that was not written. The operator hears of it once,
+// and once more if it is for want of a right: it will go on as long as nobody
+// acts.
 func (r *recorder) failed(e event, err error) {
 	r.metrics.events.WithLabelValues("failed").Inc()
-	r.log.Debug("event not written", "kind", e.on.Kind, "namespace", e.on.Namespace, "name", e.on.Name, "reason", e.reason, "error", err)
+	level, refused := slog.LevelDebug, apierrors.IsForbidden(err)
+	if !r.failing || refused && !r.refusing {
+		level = slog.LevelWarn
+	}
+	r.failing, r.refusing = true, r.refusing || refused
+	attrs := []any{"kind", e.on.Kind, "namespace", e.on.Namespace, "name", e.on.Name, "reason", e.reason, "error", err}
+	if refused {
+		attrs = append(attrs, "missingRule", eventsRule)
+	}
+	r.log.Log(context.Background(), level, "event not written, further ones like it are reported at debug level", attrs...)
 }

@@ -409,7 +409,7 @@ func (k *keeper) bundle(e entry, stored material) []byte {
 	want := k.wanted(stored)
 	var out []byte
 	for _, c := range want {
-		out = append(out, certPEM(c.Raw)...)
+		out = append(out, pki.EncodeCertificates(c.Raw)...)
 	}
 	have := pki.Certificates(e.bundle)
 	missing := false
@@ -428,7 +428,7 @@ func (k *keeper) bundle(e entry, stored material) []byte {
 			k.extra[string(c.Raw)] = now
 		}
 		if now.Before(since.Add(k.policy.settle)) && now.Before(c.NotAfter) {
-			out = append(out, certPEM(c.Raw)...)
+			out = append(out, pki.EncodeCertificates(c.Raw)...)
 		} else {
 			stale = true
 		}

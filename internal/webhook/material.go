@@ -1,10 +1,13 @@
 package webhook
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -49,7 +52,7 @@ func readMaterial(data map[string][]byte) material {
 func (m material) data() (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, r := range m.roots {
-		out[caCertKey] = append(out[caCertKey], certPEM(r.Raw)...)
+		out[caCertKey] = append(out[caCertKey], pki.EncodeCertificates(r.Raw)...)
 	}
 	if m.ca != nil {
 		der, err := m.ca.MarshalKey()
@@ -59,9 +62,7 @@ func (m material) data() (map[string][]byte, error) {
 		out[caKeyKey] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	}
 	if m.leaf != nil {
-		for _, c := range m.leaf.Certificate {
-			out[tlsCertKey] = append(out[tlsCertKey], certPEM(c)...)
-		}
+		out[tlsCertKey] = pki.EncodeCertificates(m.leaf.Certificate...)
 		der, err := x509.MarshalPKCS8PrivateKey(m.leaf.PrivateKey)
 		if err != nil {
 			return nil, fmt.Errorf("marshal the serving key: %w", err)
@@ -69,10 +70,6 @@ func (m material) data() (map[string][]byte, error) {
 		out[tlsKeyKey] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	}
 	return out, nil
-}
-
-func certPEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // root is the one of the roots by which a client that calls for name accepts
@@ -99,6 +96,36 @@ func rootOf(leaf *tls.Certificate, roots []*x509.Certificate, name string, now t
 		return nil
 	}
 	return chains[0][len(chains[0])-1]
+}
+
+const (
+	maxChain         = 8 // more than any authority needs
+	handshakeTimeout = 5 * time.Second
+)
+
+// shakesHands reports whether a client that trusts the root and calls for name
+// comes to a connection. A certificate can be valid and still be of no use for
+// TLS: its key may be of a kind that has no signature there, or larger than
+// clients take, and so may the chain.
+func shakesHands(leaf *tls.Certificate, root *x509.Certificate, name string, now time.Time) bool {
+	if len(leaf.Certificate) > maxChain {
+		return false
+	}
+	clock := func() time.Time { return now }
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	deadline := time.Now().Add(handshakeTimeout)
+	_, _ = ours.SetDeadline(deadline), theirs.SetDeadline(deadline)
+	served := make(chan error, 1)
+	go func() {
+		defer theirs.Close()
+		served <- tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{*leaf}, Time: clock, SessionTicketsDisabled: true}).Handshake()
+	}()
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	err := tls.Client(ours, &tls.Config{RootCAs: roots, ServerName: name, Time: clock}).Handshake()
+	ours.Close()
+	return errors.Join(err, <-served) == nil
 }
 
 func contains(certs []*x509.Certificate, c *x509.Certificate) bool {
@@ -157,6 +184,10 @@ func (p policy) next(stored material, served *material, now time.Time, registere
 		}
 	}
 	root := s.m.root(p.names[0], now)
+	if root != nil && !(served != nil && slices.EqualFunc(served.leaf.Certificate, s.m.leaf.Certificate, bytes.Equal)) &&
+		!shakesHands(s.m.leaf, root, p.names[0], now) {
+		root = nil // what is served already did
+	}
 	if root == nil && served != nil {
 		// The Secret was deleted or spoilt. What is served is still good and
 		// registered: it stays until its successor is registered too.

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +15,6 @@ type metrics struct {
 	mutation *prometheus.HistogramVec // upstream's, by namespace
 	reviews  *prometheus.CounterVec   // path, result
 	inFlight prometheus.Gauge
-	slots    atomic.Int64 // what inFlight shows of reviews, for the limit
 
 	lookups       *prometheus.CounterVec // result
 	events        *prometheus.CounterVec // result

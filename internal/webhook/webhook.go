@@ -32,6 +32,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 
 	"github.com/podkey/podkey/internal/pki"
 )
@@ -49,7 +50,7 @@ type Rules interface {
 // Account is what the rules may know of a service account.
 type Account struct {
 	Namespace, Name, UID string
-	Annotations, Labels  map[string]string // those with the prefix azure.workload.identity/
+	Annotations          map[string]string // those that [Config] names
 }
 
 // LookupFunc finds a service account. When there is none, the error is
@@ -79,8 +80,9 @@ type Outcome struct {
 // Object names an object of the cluster in an event.
 type Object struct{ APIVersion, Kind, Namespace, Name, UID string }
 
-// Config is what a [Server] needs to know. Kube, Rules, Log, Namespace,
-// Service and Configuration must be set, and Secret unless CertDir is.
+// Config is what a [Server] needs to know. Kube, Rules, Log, MaxReview,
+// Annotations, MaxAnnotation, Namespace, Service and Configuration must be
+// set, and Secret unless CertDir is.
 type Config struct {
 	Kube *rest.Config
 	Log  *slog.Logger
@@ -88,6 +90,13 @@ type Config struct {
 	// Rules makes the rules. It is called once, with the API server's version
 	// as that names it ("1", "36+"), on which the shape of sidecars depends.
 	Rules func(major, minor string) Rules
+
+	// What the rules need: the size of the largest review that they read, which
+	// annotations of service accounts, and so many bytes of each. A longer one
+	// is cut, so they must refuse that length.
+	MaxReview     int64
+	Annotations   []string
+	MaxAnnotation int
 
 	Namespace     string // of the Service and the Secret
 	Service       string // that the webhook configurations name
@@ -118,15 +127,12 @@ type Config struct {
 }
 
 const (
-	// maxReview is the largest review that is read. The API server takes
-	// objects of up to 3 MiB, a review can hold two of them, and JSON may be
-	// longer than what the client sent.
-	maxReview = 7 << 20
-
-	// maxInFlight is how many reviews are read and answered at once. The API
-	// server has at most a few hundred mutating requests in flight itself
+	// How many reviews are answered at once. The API server has at most a few
+	// hundred mutating requests in flight itself
 	// (--max-mutating-requests-inflight is 200).
-	maxInFlight = 512
+	maxMutating, maxAdvising = 512, 128
+
+	maxLogged = 253 // of one of the caller's texts in a log line
 
 	shutdownGrace = 10 * time.Second
 )
@@ -135,6 +141,7 @@ const (
 type Server struct {
 	config Config
 	log    *slog.Logger
+	intake *intake
 
 	listener, health, metricsListener net.Listener
 
@@ -159,7 +166,7 @@ func New(c Config) (_ *Server, err error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{config: c, log: c.Log, registry: prometheus.NewRegistry(), prepared: make(chan struct{})}
+	s := &Server{intake: newIntake(maxConns), config: c, log: c.Log, registry: prometheus.NewRegistry(), prepared: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -171,6 +178,13 @@ func New(c Config) (_ *Server, err error) {
 	// pods of service accounts that the cache has not seen yet, must not
 	// queue behind it: the API server's own fairness limits us.
 	kube.QPS = -1
+	if file := kube.BearerTokenFile; file != "" {
+		// Left to itself, the client sends a token for a minute after its file
+		// was replaced, even if it is refused. This one reads the file again
+		// when it is.
+		kube.BearerToken, kube.BearerTokenFile = "", ""
+		kube.Wrap(transport.ResettableTokenSourceWrapTransport(transport.NewCachedFileTokenSource(file)))
+	}
 	client, err := rest.HTTPClientFor(kube)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
@@ -184,7 +198,7 @@ func New(c Config) (_ *Server, err error) {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
 	s.metrics = newMetrics(s.registry)
-	s.accounts = newAccounts(meta, s.metrics)
+	s.accounts = newAccounts(meta, c, s.metrics)
 	s.recorder = newRecorder(dyn, c, s.metrics)
 	var files *pki.FileSource
 	if c.CertDir != "" {
@@ -213,6 +227,9 @@ func (c Config) check() error {
 			return fmt.Errorf("the name of the %s is empty", name)
 		}
 	}
+	if c.MaxReview <= 0 || len(c.Annotations) == 0 || c.MaxAnnotation <= 0 {
+		return errors.New("what the rules need of reviews and annotations is not set")
+	}
 	if c.CertDir == "" && c.Secret == "" {
 		return errors.New("the name of the secret is empty")
 	}
@@ -240,8 +257,8 @@ func (s *Server) Run(ctx context.Context) error {
 	g, work := errgroup.WithContext(work)
 
 	admission := s.admissionServer()
-	health := plainServer(s.ready.handler(), s.log)
-	observe := plainServer(s.metricsHandler(), s.log)
+	health := newIntake(maxPlainConns).watch(plainServer(s.ready.handler(), s.log))
+	observe := newIntake(maxPlainConns).watch(plainServer(s.metricsHandler(), s.log))
 	g.Go(func() error { return serveUntilClosed(func() error { return admission.ServeTLS(s.listener, "", "") }) })
 	g.Go(func() error { return serveUntilClosed(func() error { return health.Serve(s.health) }) })
 	g.Go(func() error { return serveUntilClosed(func() error { return observe.Serve(s.metricsListener) }) })

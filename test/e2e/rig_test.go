@@ -58,15 +58,6 @@ func (x *world) shows(t *testing.T, script, want string) {
 	}
 }
 
-// refused runs a script that must fail, with a text in what it says.
-func (x *world) refused(t *testing.T, script, want string) {
-	t.Helper()
-	out, err := x.person(t, script)
-	if err == nil || !strings.Contains(out, want) {
-		t.Errorf("%s\nends with %v and says %q, want a failure with %q", script, err, out, want)
-	}
-}
-
 // apply applies manifests.
 func (x *world) apply(t *testing.T, manifests string) {
 	t.Helper()

@@ -201,6 +201,7 @@ func TestWalkthroughPolicies(t *testing.T) {
 	w.must(t, `
 		export RESOURCE_GROUP=shop AKSCLUSTER=shop-cluster LOCATION=westeurope USER_ASSIGNED_IDENTITY_NAME=uid-petclinic KEYVAULT_NAME=kv-petclinic
 		export SERVICE_ACCOUNT_NAME=workload-identity-sa NAMESPACE=spring-petclinic FEDERATED_IDENTITY_CREDENTIAL_NAME=fedid-petclinic
+		az aks get-credentials -g $RESOURCE_GROUP -n $AKSCLUSTER --overwrite-existing
 		az keyvault create -g $RESOURCE_GROUP -n $KEYVAULT_NAME -l $LOCATION --enable-rbac-authorization false -o none
 		az keyvault set-policy -g $RESOURCE_GROUP -n $KEYVAULT_NAME --secret-permissions get set list --spn `+w.server.Operator.ClientID+` -o none
 		az keyvault secret set --vault-name $KEYVAULT_NAME --name GIT-PAT --value pat-of-the-walkthrough -o none

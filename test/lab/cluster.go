@@ -64,6 +64,9 @@ type Cluster struct {
 	etcd, api *process
 	others    []*process // controller manager, scheduler, nodes
 	client    *http.Client
+
+	issuerKeys []string // files of the keys of service-account tokens that are published
+	signing    string   // the one of them that signs
 }
 
 // Start starts a cluster and waits until its nodes are ready and its DNS
@@ -198,7 +201,9 @@ func (c *Cluster) controlPlane(ctx context.Context) (err error) {
 	}
 	for _, cmd := range [][]string{
 		{"kube-controller-manager", "--kubeconfig", c.kubeconfigOf("controller-manager"), "--use-service-account-credentials",
-			"--service-account-private-key-file", c.path("issuer.key"), "--root-ca-file", c.path("ca.crt"), "--leader-elect=false"},
+			"--service-account-private-key-file", c.path("issuer.key"), "--root-ca-file", c.path("ca.crt"), "--leader-elect=false",
+			// The default of 20 a second makes of 200 pods at once a trickle.
+			"--kube-api-qps=500", "--kube-api-burst=500"},
 		{"kube-scheduler", "--kubeconfig", c.kubeconfigOf("scheduler"), "--leader-elect=false"},
 	} {
 		p, err := c.start("", cmd[0], cmd[1:]...)
@@ -262,12 +267,13 @@ func (c *Cluster) keys() (err error) {
 		os.WriteFile(c.path("tokens.csv"), tokens.Bytes(), 0o600),
 		c.newIssuerKey("issuer.key"),
 	)
+	c.issuerKeys, c.signing = []string{"issuer.key"}, "issuer.key"
 	for user := range all {
 		err = errors.Join(err, os.WriteFile(c.kubeconfigOf(user), c.kubeconfig(c.tokens[user]), 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(c.ca.Cert)
-	c.client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: tlsRoots(roots)}}
+	c.client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: tlsRoots(roots), MaxIdleConnsPerHost: 16}}
 	return err
 }
 
@@ -306,18 +312,15 @@ func (c *Cluster) startAPI(ctx context.Context) (err error) {
 		"--token-auth-file", c.path("tokens.csv"), "--authorization-mode", "Node,RBAC",
 		"--service-cluster-ip-range", serviceNet,
 		"--service-account-issuer", c.o.Issuer,
-		"--service-account-signing-key-file", c.path("issuer.key"),
-		"--service-account-key-file", c.path("issuer.key"),
+		"--service-account-signing-key-file", c.path(c.signing),
 		"--allow-privileged",
 		// Webhooks are reached at their pods: no kube-proxy runs on this host.
 		"--enable-aggregator-routing",
 		"--kubelet-preferred-address-types", "InternalIP",
 		"--enable-priority-and-fairness=false",
 	}
-	if old, _ := filepath.Glob(c.path("issuer-old-*.key")); len(old) > 0 {
-		for _, f := range old {
-			args = append(args, "--service-account-key-file", f)
-		}
+	for _, name := range c.issuerKeys {
+		args = append(args, "--service-account-key-file", c.path(name))
 	}
 	if c.api, err = c.start("", "kube-apiserver", args...); err != nil {
 		return err

@@ -98,8 +98,7 @@ func (c *Cluster) startNode(ctx context.Context, i int) error {
 	if err := c.load(ctx, i, c.path("pause.tar")); err != nil {
 		return err
 	}
-	kubelet, err := c.start(n, "kubelet", "--config", c.nodePath(i, "kubelet.yaml"), "--kubeconfig", c.kubeconfigOf(n),
-		"--root-dir", "/var/lib/kubelet/"+n, "--hostname-override", n, "--node-ip", nodeAddress(i))
+	kubelet, err := c.startKubelet(i)
 	if err != nil {
 		return err
 	}
@@ -110,6 +109,12 @@ func (c *Cluster) startNode(ctx context.Context, i int) error {
 	}
 	c.others = append(c.others, proxy)
 	return nil
+}
+
+func (c *Cluster) startKubelet(i int) (*process, error) {
+	n := nodeName(i)
+	return c.start(n, "kubelet", "--config", c.nodePath(i, "kubelet.yaml"), "--kubeconfig", c.kubeconfigOf(n),
+		"--root-dir", "/var/lib/kubelet/"+n, "--hostname-override", n, "--node-ip", nodeAddress(i))
 }
 
 func (c *Cluster) socket(i int) string { return "/run/containerd/" + nodeName(i) + ".sock" }

@@ -69,6 +69,11 @@ func (p *process) stop(patience time.Duration) {
 		return
 	case <-time.After(patience):
 	}
+	p.kill()
+}
+
+// kill ends the process by force.
+func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
