@@ -75,7 +75,7 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	// What was refused for one limit is not counted against the others, and
 	// neither a right password nor one that was not looked at against any. The
 	// latter makes nobody at home.
-	right, undo, err := l.guess("ada@contoso.example", "192.0.2.2", now)
+	_, undo, err := l.guess("ada@contoso.example", "192.0.2.2", now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,8 @@ func TestAttackSprayingIsLimited(t *testing.T) {
 	if n := tries(l, one("bob@contoso.example"), one("192.0.2.2")); n != 8 {
 		t.Errorf("%d tries of another", n)
 	}
-	if right, _, err = l.guess("ada@contoso.example", "192.0.2.2", now); err != nil {
+	right, _, err := l.guess("ada@contoso.example", "192.0.2.2", now)
+	if err != nil {
 		t.Fatal(err)
 	}
 	right()
