@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 func keep() int {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	c, err := lab.Start(ctx, lab.Options{})
+	c, err := lab.Start(ctx, lab.Options{Nodes: 2})
 	if err != nil {
 		fmt.Println("failed:", err)
 		return 1
