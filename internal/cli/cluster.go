@@ -154,7 +154,7 @@ to are stored with it; other contexts of the same file are not.`,
 	}
 	r.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&r.file, "kubeconfig", "", "kubeconfig of the cluster")
+	fl.StringVar(&r.file, "kubeconfig", "", "kubeconfig of the cluster; without one, give --issuer with --jwks or --fetch")
 	fl.StringVar(&r.context, "context", "", "context to take (default: the current one)")
 	fl.StringVarP(&r.location, "location", "l", "", "location (default: that of the resource group)")
 	fl.StringVar(&r.issuer, "issuer", "", "issuer of the cluster, exactly as in its tokens (default: asked of the API server)")
@@ -163,7 +163,6 @@ to are stored with it; other contexts of the same file are not.`,
 	fl.BoolVar(&r.fetch, "fetch", false, "let the server fetch the keys from the issuer")
 	fl.StringVar(&r.principal, "service-principal", "", "client id that the cluster's own components use")
 	fl.BoolVar(&r.allowExec, "allow-exec", false, "take a kubeconfig that runs a program (exec), and run it")
-	_ = cmd.MarkFlagRequired("kubeconfig")
 	_ = cmd.MarkFlagFilename("kubeconfig")
 	_ = cmd.MarkFlagFilename("jwks", "json")
 	cmd.MarkFlagsMutuallyExclusive("fetch", "pin")
@@ -175,13 +174,18 @@ func (r *registering) run(cmd *cobra.Command, _ []string) error {
 	if r.jwks != "" && r.issuer == "" {
 		return &usageError{errors.New("--jwks needs --issuer"), "give the issuer exactly as in the cluster's tokens, closing slash included"}
 	}
+	if r.file == "" && (r.issuer == "" || r.jwks == "" && !r.fetch) {
+		return &usageError{errors.New("there is nothing to learn the cluster's issuer and keys from"), "give --kubeconfig FILE; or, without credentials for the cluster, --issuer URL with --jwks FILE or --fetch"}
+	}
 	c, err := r.open()
 	if err != nil {
 		return err
 	}
-	access, err := readKubeconfig(r.file, r.context, r.allowExec)
-	if err != nil {
-		return err
+	var access *kubeconfig.Access // nil: the server gets no credentials
+	if r.file != "" {
+		if access, err = readKubeconfig(r.file, r.context, r.allowExec); err != nil {
+			return err
+		}
 	}
 	found, err := r.find(cmd.Context(), access)
 	if err != nil {
@@ -228,12 +232,15 @@ func (r *registering) find(ctx context.Context, access *kubeconfig.Access) (kube
 
 // body is the request that registers.
 func (r *registering) body(access *kubeconfig.Access, found kubeconfig.Issuer) (map[string]any, error) {
-	// Named anew here so that nothing of the file's own names leaves this machine.
-	text, err := access.Render(r.name, "user", r.name)
-	if err != nil {
-		return nil, err
+	registration := map[string]any{"issuer": found.URL, "keySource": "Fetched"}
+	if access != nil {
+		// Named anew here so that nothing of the file's own names leaves this machine.
+		text, err := access.Render(r.name, "user", r.name)
+		if err != nil {
+			return nil, err
+		}
+		registration["kubeconfig"], registration["allowExec"] = string(text), r.allowExec
 	}
-	registration := map[string]any{"issuer": found.URL, "keySource": "Fetched", "kubeconfig": string(text), "allowExec": r.allowExec}
 	if !r.fetch {
 		registration["keySource"], registration["jwks"] = "Pinned", found.JWKS
 	}

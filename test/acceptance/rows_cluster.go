@@ -26,7 +26,7 @@ func clusterRows() *group {
 		{az: `aks list -g acc-cluster`, out: []check{count("", 0)}},
 		{az: `aks show -g acc-cluster -n shop`, exit: 3, err: `ResourceNotFound`},
 		{name: "make keys and a kubeconfig of a cluster", do: makeCluster},
-		{podkey: `cluster register -g acc-cluster -n shop --location westeurope --kubeconfig cluster.yaml --issuer ${clusterIssuer} --jwks jwks.json -o json`, out: []check{omits("${kubeToken}")}},
+		{podkey: `cluster register -g acc-cluster -n shop --location westeurope --issuer ${clusterIssuer} --jwks jwks.json -o json`},
 		{az: `aks list -g acc-cluster`, out: []check{count("", 1), is("0.name", "shop")}},
 		{az: `aks list --query [].name`, out: []check{has("", "shop")}},
 		{az: `aks show ` + rg, out: []check{
@@ -37,6 +37,10 @@ func clusterRows() *group {
 		{az: `aks update ` + rg + ` --enable-oidc-issuer --enable-workload-identity`, out: []check{
 			is("securityProfile.workloadIdentity.enabled", true), is("oidcIssuerProfile.enabled", true), is("oidcIssuerProfile.issuerUrl", "${clusterIssuer}")}},
 		{az: `aks show ` + rg + ` --query securityProfile.workloadIdentity.enabled -o tsv`, out: []check{says("true")}},
+		// From here on the server has its kubeconfig, and tries to do what is wished for.
+		{podkey: `cluster unregister -g acc-cluster -n shop`},
+		{podkey: `cluster register -g acc-cluster -n shop --location westeurope --kubeconfig cluster.yaml --issuer ${clusterIssuer} --jwks jwks.json -o json`, out: []check{omits("${kubeToken}")}},
+		{az: `aks update ` + rg + ` --enable-oidc-issuer --enable-workload-identity`, exit: 1, err: `ClusterNotReachable.*podkey install --kubeconfig`},
 		{az: `aks get-credentials --resource-group acc-cluster --name shop --overwrite-existing --file got.yaml`, err: `(?i)merged`},
 		{sh: `grep -q 'server: https://kubernetes.cluster.example:6443' got.yaml && grep -q '${kubeToken}' got.yaml`, out: []check{nothing()}},
 		{az: `aks get-credentials ` + rg + ` --overwrite-existing`, err: `(?i)merged`},

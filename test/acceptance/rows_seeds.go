@@ -10,7 +10,7 @@ func seedCluster(rg, name string) []row {
 		login(),
 		newGroup(rg),
 		{name: "make keys and a kubeconfig of a cluster", do: makeCluster},
-		{podkey: `cluster register -g ` + rg + ` -n ` + name + ` --location westeurope --kubeconfig cluster.yaml --issuer ${clusterIssuer} --jwks jwks.json`},
+		{podkey: `cluster register -g ` + rg + ` -n ` + name + ` --location westeurope --issuer ${clusterIssuer} --jwks jwks.json`},
 	}
 }
 
@@ -24,7 +24,6 @@ func seedPolicyRows() *group {
 	rows := seedCluster("acc-seed-policy", "petclinic")
 	rows = append(rows,
 		row{az: `keyvault create -n acc-seed-policy-kv -g acc-seed-policy --enable-rbac-authorization false`},
-		row{az: `aks get-credentials --resource-group acc-seed-policy --name petclinic --overwrite-existing`, err: `(?i)merged`},
 		row{az: `aks update --resource-group acc-seed-policy --name petclinic --enable-oidc-issuer --enable-workload-identity`, out: []check{
 			is("securityProfile.workloadIdentity.enabled", true), is("oidcIssuerProfile.enabled", true)}},
 		row{az: `identity create --name appidentity --resource-group acc-seed-policy`, out: []check{like("clientId", guidPattern)}, save: map[string]string{"principal": "principalId"}},
