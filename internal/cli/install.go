@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podkey/podkey/deploy/chart"
 	"github.com/podkey/podkey/internal/client"
@@ -32,21 +30,6 @@ func (a *clusterAccess) add(cmd *cobra.Command) {
 	fl.StringVar(&a.namespace, "namespace", "podkey-system", "namespace of Podkey's own objects")
 	fl.DurationVar(&a.timeout, "timeout", 5*time.Minute, "how long to wait for all of it")
 	_ = cmd.MarkFlagFilename("kubeconfig")
-}
-
-// config finds out how to reach the cluster.
-func (a *clusterAccess) config() (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = a.kubeconfig
-	rules.WarnIfAllMissing = false
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: a.context}).ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		err = errors.New("there is no kubeconfig, and this is no pod")
-	}
-	if err != nil {
-		return nil, &hinted{fmt.Errorf("find the cluster: %w", err), "give --kubeconfig FILE"}
-	}
-	return config, nil
 }
 
 // options reports on standard error what is done.
@@ -135,7 +118,7 @@ func (i *installing) run(cmd *cobra.Command, _ []string) error {
 		_, err = cmd.OutOrStdout().Write(text)
 		return err
 	}
-	config, err := i.config()
+	config, err := kubeConfig(i.kubeconfig, i.context)
 	if err != nil {
 		return &hinted{err, "or print the manifests with: podkey install --print"}
 	}
@@ -221,7 +204,7 @@ that run keep what they have.`,
 		Example: `  podkey uninstall`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := a.config()
+			config, err := kubeConfig(a.kubeconfig, a.context)
 			if err != nil {
 				return err
 			}
