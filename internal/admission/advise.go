@@ -64,8 +64,10 @@ var makers = []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "R
 // Advise answers a review with warnings about the mistakes that leave pods
 // without an identity, or with another than was meant. It refuses nothing: what
 // it does not understand it has nothing to say about.
-func (r *Rules) Advise(ctx context.Context, review []byte, lookup Lookup) Response {
-	q, err := r.decodeReview(review, true)
+//
+// The answer is written over into, as by [Rules.Mutate].
+func (r *Rules) Advise(ctx context.Context, review []byte, lookup Lookup, into []byte) Response {
+	q, err := r.decodeReview(review, true, into)
 	if err != nil {
 		if q.uid == "" {
 			out := q.response()

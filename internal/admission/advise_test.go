@@ -28,7 +28,7 @@ func maker(t testing.TB, kind, labels, podMeta, podSpec string) object {
 
 func advise(t testing.TB, r *admission.Rules, obj any) []string {
 	t.Helper()
-	res := r.Advise(context.Background(), review(t, obj), known.lookup)
+	res := r.Advise(context.Background(), review(t, obj), known.lookup, nil)
 	a := decode(t, res)
 	if !a.Response.Allowed || a.Response.Patch != nil || a.Response.UID != "u-1" {
 		t.Fatalf("answer: %s", res.Body)
@@ -197,12 +197,12 @@ func TestNoAdviceWithoutKnowledge(t *testing.T) {
 	for _, labels := range []object{{}, {keys + "use": "true"}} {
 		p := pod(t, nil, oneApp)
 		p["metadata"].(object)["labels"] = labels
-		if res := r.Advise(context.Background(), review(t, p), fails); res.Outcome != admission.Silent || !decode(t, res).Response.Allowed {
+		if res := r.Advise(context.Background(), review(t, p), fails, nil); res.Outcome != admission.Silent || !decode(t, res).Response.Allowed {
 			t.Errorf("%s", res.Body)
 		}
 	}
 	body := strings.Replace(string(review(t, pod(t, nil, oneApp))), `"CREATE"`, `"DELETE"`, 1)
-	if res := r.Advise(context.Background(), []byte(body), fails); res.Outcome != admission.Skipped {
+	if res := r.Advise(context.Background(), []byte(body), fails, nil); res.Outcome != admission.Skipped {
 		t.Errorf("deletion: %s", res.Outcome)
 	}
 }

@@ -45,7 +45,7 @@ func TestManyContainersCostInProportion(t *testing.T) {
 	half := many(500, nothing)
 	body := review(t, pod(t, nil, `"initContainers":[`+many(500, func(i int) string { return `,"image":"i"` })+`],"containers":[`+half+`]`))
 	var res admission.Response
-	bytes, _ := allocated(func() { res = r.Mutate(context.Background(), body, known.lookup) })
+	bytes, _ := allocated(func() { res = r.Mutate(context.Background(), body, known.lookup, nil) })
 	if res.Outcome != admission.Mutated {
 		t.Fatalf("%s", res.Body[:200])
 	}
@@ -60,7 +60,7 @@ func TestManyContainersCostInProportion(t *testing.T) {
 		obj := pod(t, nil, spec)
 		refuse(t, r, obj, admission.TooLarge, "more than 1000 containers")
 		body := review(t, obj)
-		bytes, _ := allocated(func() { r.Mutate(context.Background(), body, known.lookup) })
+		bytes, _ := allocated(func() { r.Mutate(context.Background(), body, known.lookup, nil) })
 		if bytes > uint64(20*len(body)) {
 			t.Errorf("the refusal of %d bytes took %d", len(body), bytes)
 		}
@@ -126,11 +126,11 @@ func TestCostDoesNotGrowWithTheSquare(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for what, ask := range map[string]func(context.Context, []byte, admission.Lookup) admission.Response{"mutate": r.Mutate, "advise": r.Advise} {
+			for what, ask := range map[string]func(context.Context, []byte, admission.Lookup, []byte) admission.Response{"mutate": r.Mutate, "advise": r.Advise} {
 				grows(t, func(n int) func() {
 					body := review(t, make(n))
 					return func() {
-						if res := ask(context.Background(), body, known.lookup); res.Body == nil || res.Outcome == admission.Denied {
+						if res := ask(context.Background(), body, known.lookup, nil); res.Body == nil || res.Outcome == admission.Denied {
 							t.Errorf("%s: %s", what, res.Body)
 						}
 					}
@@ -145,11 +145,11 @@ func TestCostDoesNotGrowWithTheSquare(t *testing.T) {
 // bounds it takes some hundred times as long.
 func TestNoSlowObjects(t *testing.T) {
 	r := rules(t, admission.Config{})
-	fastest := func(f func(context.Context, []byte, admission.Lookup) admission.Response, obj object) time.Duration {
+	fastest := func(f func(context.Context, []byte, admission.Lookup, []byte) admission.Response, obj object) time.Duration {
 		body, best := review(t, obj), time.Hour
 		for range 3 {
 			start := time.Now()
-			f(context.Background(), body, known.lookup)
+			f(context.Background(), body, known.lookup, nil)
 			best = min(best, time.Since(start))
 		}
 		return best
@@ -184,12 +184,12 @@ func TestNothingIsExpanded(t *testing.T) {
 			all := accounts{"sa": {keys + key: v}}
 			r := rules(t, admission.Config{})
 			obj := pod(t, nil, oneApp)
-			res := r.Mutate(context.Background(), review(t, obj), all.lookup)
+			res := r.Mutate(context.Background(), review(t, obj), all.lookup, nil)
 			if res.Outcome != admission.Denied || res.Reason != admission.BadServiceAccount ||
 				!strings.Contains(res.Message, "service account shop/sa, annotation "+keys+key) || !strings.Contains(res.Message, "dollar") {
 				t.Errorf("%s %q: %s %s", key, v, res.Outcome, res.Message)
 			}
-			if res := r.Advise(context.Background(), review(t, obj), all.lookup); !slices.ContainsFunc(res.Warnings, func(w string) bool {
+			if res := r.Advise(context.Background(), review(t, obj), all.lookup, nil); !slices.ContainsFunc(res.Warnings, func(w string) bool {
 				return strings.Contains(w, "pods will be refused: service account shop/sa, annotation "+keys+key)
 			}) {
 				t.Errorf("%s %q: nobody says that pods will be refused: %q", key, v, res.Warnings)
@@ -252,7 +252,7 @@ func TestLongAnnotationsAreRefusedByName(t *testing.T) {
 	for _, key := range []string{"client-id", "tenant-id", "service-account-token-expiration"} {
 		for n, want := range map[int]bool{admission.MaxValue: true, admission.MaxValue + 1: false} {
 			all := accounts{"sa": {keys + key: strings.Repeat("1", n)}}
-			res := r.Mutate(context.Background(), review(t, pod(t, nil, oneApp)), all.lookup)
+			res := r.Mutate(context.Background(), review(t, pod(t, nil, oneApp)), all.lookup, nil)
 			if key == "service-account-token-expiration" {
 				want = false // never a number within the bounds
 			}

@@ -21,8 +21,8 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","request":{"uid":"\ud800","object":null}}`))
 	r := rules(f, admission.Config{NativeSidecars: true, Profile: admission.Hashed, Trust: &admission.Trust{CA: ca}})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, f := range []func(context.Context, []byte, admission.Lookup) admission.Response{r.Mutate, r.Advise} {
-			res := f(context.Background(), body, known.lookup)
+		for _, f := range []func(context.Context, []byte, admission.Lookup, []byte) admission.Response{r.Mutate, r.Advise} {
+			res := f(context.Background(), body, known.lookup, nil)
 			if res.Outcome == "" || res.Body == nil && res.Message == "" || res.Body != nil && !json.Valid(res.Body) {
 				t.Fatalf("%+v", res)
 			}
@@ -55,7 +55,7 @@ func FuzzReview(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, a.Response.Patch)
 			}
-			again := r.Mutate(context.Background(), review(t, json.RawMessage(after)), known.lookup)
+			again := r.Mutate(context.Background(), review(t, json.RawMessage(after)), known.lookup, nil)
 			if again.Outcome != admission.Unchanged {
 				t.Fatalf("second pass: %s", again.Body)
 			}

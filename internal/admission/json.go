@@ -20,9 +20,9 @@ const maxDepth = 256
 // again for every RawMessage, would alone exceed the time that an admission
 // may take.
 //
-// It is strict: keys are compared exactly, as Kubernetes does, and an object
-// whose members are read may name each once. null is the same as absent. After
-// the first error every method returns the zero value, and err tells.
+// It is strict: keys are compared exactly, as Kubernetes does, and no member
+// that is read may occur twice. null is the same as absent. After the first
+// error every method returns the zero value, and err tells.
 //
 // Names and texts that it hands out as bytes are parts of the whole and good as
 // long as that; strings are copies.
@@ -30,8 +30,7 @@ type reader struct {
 	s     []byte
 	i     int
 	depth int
-	path  []step // where the reader is, for messages
-	keys  []span // names seen in the open objects, innermost last
+	keys  []span // names read in the open objects, innermost last
 	odd   bool   // there was a name with escapes in it
 	err   error
 
@@ -42,30 +41,72 @@ type reader struct {
 // there are many of them, and they come and go.
 type span struct{ from, to int }
 
-// step is a member's name, or an index if there is no name.
-type step struct {
-	key   span
-	index int
-}
+func (r *reader) fail(format string, args ...any) { r.failAt(r.i, format, args...) }
 
-func (r *reader) fail(format string, args ...any) {
+func (r *reader) failAt(at int, format string, args ...any) {
 	if r.err == nil {
-		r.err = fmt.Errorf("%s: %s", r.where(), fmt.Sprintf(format, args...))
+		r.err = fmt.Errorf("%s: %s", where(r.s[:at]), fmt.Sprintf(format, args...))
 	}
 	r.i = len(r.s)
 }
 
-// where is the place as people write it: request.object.spec.containers[2].
-func (r *reader) where() string {
+// maxLevels is how many levels a place is told by; what is read of a pod has
+// fewer.
+const maxLevels = 20
+
+// where is the place that a text leads to, as people write it:
+// request.object.spec.containers[2]. It is made once there is an error; to keep
+// it at hand would take longer than all that is kept.
+func where(s []byte) string {
+	type level struct {
+		name  []byte
+		index int // negative in an object
+	}
+	var at []level
+	var last []byte
+	for i := 0; i < len(s); i++ {
+		top := len(at) - 1
+		switch s[i] {
+		case '{':
+			at = append(at, level{index: -1})
+		case '[':
+			at = append(at, level{})
+		case '}', ']':
+			at = at[:max(top, 0)]
+		case '"':
+			from := i + 1
+			for i++; i < len(s) && s[i] != '"'; i++ {
+				if s[i] == '\\' {
+					i++
+				}
+			}
+			last = s[from:min(i, len(s))]
+		case ':':
+			if top >= 0 {
+				at[top].name = last
+			}
+		case ',':
+			if top >= 0 && at[top].index >= 0 {
+				at[top].index++
+			} else if top >= 0 {
+				at[top].name = nil
+			}
+		}
+	}
 	var b strings.Builder
-	for _, s := range r.path {
+	for i, l := range at {
+		if i == maxLevels {
+			b.WriteString("…")
+			break
+		}
 		switch {
-		case s.key == span{}:
-			b.WriteString("[" + strconv.Itoa(s.index) + "]")
+		case l.index >= 0:
+			b.WriteString("[" + strconv.Itoa(l.index) + "]")
+		case l.name == nil:
 		case b.Len() == 0:
-			b.WriteString(clip(string(r.s[s.key.from:s.key.to])))
+			b.WriteString(clip(string(l.name)))
 		default:
-			b.WriteString("." + clip(string(r.s[s.key.from:s.key.to])))
+			b.WriteString("." + clip(string(l.name)))
 		}
 	}
 	if b.Len() == 0 {
@@ -187,26 +228,24 @@ func (r *reader) members(yield func([]byte) bool) {
 	var seen map[string]bool // for objects of many members
 	for {
 		key, at := r.name()
-		if r.duplicate(key, base, &seen) {
-			r.fail("%q occurs twice", clip(string(key)))
-		}
 		if r.err != nil {
 			return
 		}
-		r.keys = append(r.keys, at)
-		r.path = append(r.path, step{key: at})
 		start := r.i
-		more := yield(key)
-		if r.err != nil || !more {
+		if more := yield(key); r.err != nil || !more {
 			return
 		}
 		if r.i == start {
 			r.skip()
+		} else {
+			if r.duplicate(key, base, &seen) {
+				r.failAt(at.from-1, "%q occurs twice", clip(string(key)))
+			}
+			r.keys = append(r.keys, at)
 		}
 		if r.err != nil {
 			return
 		}
-		r.path = r.path[:len(r.path)-1]
 		if !r.more('}') {
 			r.keys = r.keys[:base]
 			return
@@ -221,6 +260,11 @@ func (r *reader) name() ([]byte, span) {
 		return nil, span{}
 	}
 	from := r.i + 1
+	if end := plainName(r.s, r.i); end >= 0 {
+		r.i = end
+		r.peek()
+		return r.s[from : end-2], span{from, end - 2}
+	}
 	key := r.quoted()
 	at := span{from, r.i - 1}
 	r.odd = r.odd || len(key) != at.to-at.from
@@ -280,23 +324,17 @@ func (r *reader) elements(yield func(int) bool) {
 		return
 	}
 	for i := 0; ; i++ {
-		r.path = append(r.path, step{index: i})
 		if r.peek() != '{' {
 			r.unexpected("an object")
 			return
 		}
 		start := r.i
-		more := yield(i)
-		if r.err != nil || !more {
+		if more := yield(i); r.err != nil || !more {
 			return
 		}
 		if r.i == start {
 			r.skip()
 		}
-		if r.err != nil {
-			return
-		}
-		r.path = r.path[:len(r.path)-1]
 		if !r.more(']') {
 			return
 		}
@@ -350,6 +388,19 @@ func (r *reader) raw() []byte {
 
 // skip passes over a value.
 func (r *reader) skip() {
+	if r.depth <= maxDepth-maxQuick {
+		if r.peek(); r.err == nil {
+			if end := quickly(r.s, r.i); end >= 0 {
+				r.i = end
+				return
+			}
+		}
+	}
+	r.pass()
+}
+
+// pass is skip for any text; what is wrong with it is found here.
+func (r *reader) pass() {
 	switch c := r.peek(); {
 	case c == '"':
 		r.passString()
@@ -372,7 +423,7 @@ func (r *reader) skip() {
 				return
 			}
 			r.i++
-			r.skip()
+			r.pass()
 		}
 	case c == '[':
 		if !r.deeper() {
@@ -383,7 +434,7 @@ func (r *reader) skip() {
 			return
 		}
 		for ok := true; ok; ok = r.more(']') {
-			r.skip()
+			r.pass()
 		}
 	case c == 't':
 		r.literal("true")
@@ -433,54 +484,152 @@ func (r *reader) digits() bool {
 	return r.i > start
 }
 
-// special is the distance to the first byte in the eight of w, read low byte
-// first, that does not stand for itself in a string: a quote, a backslash or a
-// control character. It is 8 if all do. Each of the three terms has the highest
-// bit of such a byte set, and no bit below the first one's.
-func special(w uint64) int {
+// maxQuick is how deep quickly goes.
+const maxQuick = 64
+
+// quickly returns the end of the value at i, if it is written as API servers do:
+// without white space, escapes and fractions. For anything else, good or bad, it
+// returns -1.
+func quickly(s []byte, i int) int {
+	var objects uint64 // of the open brackets the braces, innermost lowest
+	for open := 0; ; {
+		// At a value.
+		if i >= len(s) {
+			return -1
+		}
+		switch c := s[i]; {
+		case c == '"':
+			i = plain(s, i+1)
+		case c == '{' || c == '[':
+			if open++; open > maxQuick || i+1 >= len(s) {
+				return -1
+			}
+			objects <<= 1
+			if i++; c == '{' {
+				objects |= 1
+				if s[i] != '}' {
+					if i = plainName(s, i); i < 0 {
+						return -1
+					}
+					continue
+				}
+			} else if s[i] != ']' {
+				continue
+			}
+		case c >= '1' && c <= '9':
+			for i++; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+			}
+			if i < len(s) && (s[i] == '.' || s[i]|0x20 == 'e') {
+				return -1
+			}
+		case bytes.HasPrefix(s[i:], []byte("true")), bytes.HasPrefix(s[i:], []byte("null")):
+			i += 4
+		case bytes.HasPrefix(s[i:], []byte("false")):
+			i += 5
+		default:
+			return -1
+		}
+		// Behind a value: to the next one, or out of what ends here.
+		for next := false; !next; {
+			if open == 0 || i < 0 {
+				return i
+			}
+			if i >= len(s) {
+				return -1
+			}
+			object := objects&1 == 1
+			switch c := s[i]; {
+			case c == ',' && object:
+				if i = plainName(s, i+1); i < 0 {
+					return -1
+				}
+				next = true
+			case c == ',':
+				i++
+				next = true
+			case c == '}' && object, c == ']' && !object:
+				i++
+				open--
+				objects >>= 1
+			default:
+				return -1
+			}
+		}
+	}
+}
+
+// plain returns the end of the string whose text begins at i, behind its quote.
+// It is -1 if there are escapes in it or it is not good.
+func plain(s []byte, i int) int {
+	// The form of this loop matters: much of the time is spent in it.
+	for ; uint(i)+8 <= uint(len(s)); i += 8 {
+		if found := special(binary.LittleEndian.Uint64(s[i : i+8])); found != 0 {
+			if i += bits.TrailingZeros64(found) / 8; s[i] != '"' {
+				return -1
+			}
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// plainName does so for a member's name, whose quote is at i, and goes on behind
+// its colon.
+func plainName(s []byte, i int) int {
+	if i >= len(s) || s[i] != '"' {
+		return -1
+	}
+	if i = plain(s, i+1); i < 0 || i >= len(s) || s[i] != ':' {
+		return -1
+	}
+	return i + 1
+}
+
+// special has a bit set for bytes of w, read low byte first, that do not stand
+// for themselves in a string: the highest bit of each quote, backslash and
+// control character. Behind the first one there may be more that mean nothing.
+//
+// Turned by two, quotes are below 0x21 as control characters are, and no other
+// byte is: one subtraction finds both.
+func special(w uint64) uint64 {
 	const low, high = 0x0101010101010101, 0x8080808080808080
-	quote, slash := w^'"'*low, w^'\\'*low
-	found := (w - ' '*low) &^ w
-	found |= (quote - low) &^ quote
-	found |= (slash - low) &^ slash
-	return bits.TrailingZeros64(found&high) / 8
+	return (((w ^ 0x02*low) - 0x21*low) | ((w ^ '\\'*low) - low)) &^ w & high
 }
 
 // passString passes over a string and returns its text between the quotes, and
 // whether there are escapes in it. The next byte must be a quote.
 func (r *reader) passString() (body []byte, escaped bool) {
-	s, i := r.s, r.i+1
-	start := i
-	for i < len(s) {
-		if len(s)-i >= 8 {
-			n := special(binary.LittleEndian.Uint64(s[i:]))
-			i += n
-			if n == 8 {
-				continue
+	s, start := r.s, r.i+1
+	for i := start; ; {
+		// The form of this loop matters: half of the time is spent in it.
+		for ; uint(i)+8 <= uint(len(s)); i += 8 {
+			if found := special(binary.LittleEndian.Uint64(s[i : i+8])); found != 0 {
+				i += bits.TrailingZeros64(found) / 8
+				break
 			}
-		} else if s[i] >= ' ' && s[i] != '"' && s[i] != '\\' {
-			i++
-			continue
 		}
-		switch s[i] {
-		case '"':
+		for i < len(s) && s[i] >= ' ' && s[i] != '"' && s[i] != '\\' {
+			i++
+		}
+		switch {
+		case i >= len(s):
+			r.fail("the text ends inside a string")
+			return nil, false
+		case s[i] == '"':
 			r.i = i + 1
 			return s[start:i], escaped
-		case '\\':
-			n := escape(s[i:])
-			if n == 0 {
-				r.fail("not JSON: an unknown escape at byte %d", i)
-				return nil, false
-			}
-			escaped = true
-			i += n
-		default:
+		case s[i] != '\\':
 			r.fail("not JSON: a control character inside a string at byte %d", i)
 			return nil, false
 		}
+		n := escape(s[i:])
+		if n == 0 {
+			r.fail("not JSON: an unknown escape at byte %d", i)
+			return nil, false
+		}
+		escaped = true
+		i += n
 	}
-	r.fail("the text ends inside a string")
-	return nil, false
 }
 
 // escape is the length of the escape that s begins with, 0 if it is none.

@@ -41,8 +41,12 @@ func New(c Config) (*Rules, error) {
 // an identity: the API server sends those with the label. Anything but the
 // creation of a pod, and the mirror of a static pod, which may have no token,
 // is let through as it is.
-func (r *Rules) Mutate(ctx context.Context, review []byte, lookup Lookup) Response {
-	q, err := r.decodeReview(review, false)
+//
+// The answer is written over into, which may be nil: answers of hundreds of
+// kilobytes for each large pod are most of what there is to allocate. Nothing of
+// review is kept.
+func (r *Rules) Mutate(ctx context.Context, review []byte, lookup Lookup, into []byte) Response {
+	q, err := r.decodeReview(review, false, into)
 	if err != nil {
 		return q.deny(&denial{BadReview, err.Error()})
 	}

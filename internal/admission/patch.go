@@ -22,7 +22,9 @@ type patch struct {
 	b     []byte
 	start int    // where the patch begins in b
 	text  []byte // of one piece, reused
-	first []byte // what head returned last, reused
+	first []byte // what head returned last
+	at    string // and of which element of which array that is
+	of    int
 }
 
 // newPatch writes behind what b holds.
@@ -75,6 +77,10 @@ func tail(b []byte, rest string, value []byte) []byte {
 // to the index in its path, encoded: any tail that is encoded may follow it. It
 // is good until the next call.
 func (p *patch) head(at string, index int) []byte {
+	if p.of == index && len(p.first) > 0 && p.at == at {
+		return p.first
+	}
+	p.at, p.of = at, index
 	b := append(p.text[:0], opening+`op":"add",`...)
 	rest := len(`"path":"`) + len(at) + len(`/`) + decimals(index)
 	for (len(b)+rest)%3 != 0 {
@@ -293,7 +299,7 @@ func (p *pod) sizes() sizes {
 		// may be small.
 		small := cpu(cpuAtRest, cpuAtRest)
 		return sizes{small, small}
-	case p.guaranteed():
+	case !p.burstable:
 		// In this class, requests are as high as limits. Those of the helpers
 		// count as a maximum beside the pod's own, not in a sum with them.
 		return sizes{helper: cpu(cpuAtStart, cpuAtStart), proxy: cpu(cpuAtRest, cpuAtRest)}

@@ -35,6 +35,7 @@ type pod struct {
 	hostNetwork    bool
 	windows        bool
 	hasResources   bool // of the pod as a whole
+	burstable      bool // a container lacks what those of a Guaranteed pod have
 
 	initContainers, containers list[container]
 	volumes                    list[volume]
@@ -50,10 +51,9 @@ type list[T any] struct {
 // container is what matters of a container: of its variables those that
 // [Rules] know, of its mounts those at places that could be ours.
 type container struct {
-	name       string
-	guaranteed bool // has what the containers of a Guaranteed pod have
-	env        list[envVar]
-	mounts     list[mount]
+	name   string
+	env    list[envVar]
+	mounts list[mount]
 }
 
 // envVar is a variable; literal if it has a value and not a reference.
@@ -208,9 +208,9 @@ func (r *reader) spec(o *object, p *pod, at string, templates bool) {
 		case "resources":
 			p.hasResources = r.raw() != nil
 		case "initContainers":
-			p.initContainers = r.containers()
+			p.initContainers = r.containers(p)
 		case "containers":
-			p.containers = r.containers()
+			p.containers = r.containers(p)
 		case "volumes":
 			p.volumes = r.volumes()
 		case "template":
@@ -243,25 +243,29 @@ func (r *reader) template(o *object, at string) {
 	}
 }
 
-func (r *reader) containers() list[container] {
+func (r *reader) containers(p *pod) list[container] {
 	l := list[container]{present: r.peek() == '['}
 	for i := range r.elements {
 		if i > maxContainers {
 			continue // too many, whatever they are
 		}
 		var c container
+		guaranteed := false
 		for key := range r.members {
 			switch string(key) {
 			case "name":
 				c.name = r.text()
 			case "resources":
-				c.guaranteed = r.guaranteed()
+				if !p.burstable { // else it is so already
+					guaranteed = r.guaranteed()
+				}
 			case "env":
 				c.env = r.env()
 			case "volumeMounts":
 				c.mounts = r.mounts()
 			}
 		}
+		p.burstable = p.burstable || !guaranteed
 		l.items = append(l.items, c)
 	}
 	return l
@@ -302,38 +306,56 @@ func (r *reader) amounts() amounts {
 	return a
 }
 
-// guaranteed reports whether a pod is of that class.
-func (p *pod) guaranteed() bool {
-	for _, l := range [][]container{p.initContainers.items, p.containers.items} {
-		for i := range l {
-			if !l[i].guaranteed {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 func (r *reader) env() list[envVar] {
 	l := list[envVar]{present: r.peek() == '['}
 	for range r.elements {
-		var name, value []byte
-		literal := true
-		for key := range r.members {
-			switch string(key) {
-			case "name":
-				name = r.bytes()
-			case "value":
-				value = r.bytes()
-			case "valueFrom":
-				literal = r.raw() == nil
-			}
+		name, value, literal := r.plainVariable()
+		if !literal {
+			name, value, literal = r.variable()
 		}
 		if r.variables[string(name)] {
 			l.items = append(l.items, envVar{string(name), string(value), literal})
 		}
 	}
 	return l
+}
+
+// variable reads one of a container's environment.
+func (r *reader) variable() (name, value []byte, literal bool) {
+	literal = true
+	for key := range r.members {
+		switch string(key) {
+		case "name":
+			name = r.bytes()
+		case "value":
+			value = r.bytes()
+		case "valueFrom":
+			literal = r.raw() == nil
+		}
+	}
+	return name, value, literal
+}
+
+// plainVariable does so for one that is written as API servers write those with
+// a value. It is for speed: much of a large pod is these. For any other it
+// returns false, and has read nothing.
+func (r *reader) plainVariable() (name, value []byte, ok bool) {
+	const before, between, after = `{"name":"`, `,"value":"`, `}`
+	s := r.s[r.i:]
+	if !bytes.HasPrefix(s, []byte(before)) {
+		return nil, nil, false
+	}
+	n := plain(s, len(before))
+	if n < 0 || !bytes.HasPrefix(s[n:], []byte(between)) {
+		return nil, nil, false
+	}
+	v := n + len(between)
+	end := plain(s, v)
+	if end < 0 || !bytes.HasPrefix(s[end:], []byte(after)) {
+		return nil, nil, false
+	}
+	r.i += end + len(after)
+	return s[len(before) : n-1], s[v : end-1], true
 }
 
 func (r *reader) mounts() list[mount] {

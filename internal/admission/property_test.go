@@ -169,7 +169,7 @@ func anyRules(t *rapid.T) *admission.Rules {
 // ask is Mutate on a pod, and the decoded patch.
 func ask(t *rapid.T, r *admission.Rules, pod []byte) (admission.Response, jsonpatch.Patch) {
 	body := fmt.Appendf(nil, `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-1","namespace":"shop","operation":"CREATE","object":%s}}`, pod)
-	res := r.Mutate(context.Background(), body, known.lookup)
+	res := r.Mutate(context.Background(), body, known.lookup, nil)
 	var a answer
 	if err := json.Unmarshal(res.Body, &a); err != nil {
 		t.Fatalf("%s: %v", res.Body, err)

@@ -3,6 +3,7 @@ package admission
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/podkey/podkey/internal/text"
 )
@@ -27,7 +28,8 @@ const (
 
 // Response is the answer to a review, and what there is to record of it.
 type Response struct {
-	// Body is an AdmissionReview. It is nil if the request was none: there is
+	// Body is an AdmissionReview, in the memory that was given for it if that
+	// was enough. It is nil if the request was none: there is
 	// nobody to answer, and Message says what is wrong.
 	Body []byte
 
@@ -51,14 +53,16 @@ type request struct {
 	dryRun                                 bool
 	object                                 object
 	hasObject, templates                   bool
+
+	into []byte // what the answer may be written over
 }
 
 var errNoReview = errors.New("not an AdmissionReview of admission.k8s.io/v1 or v1beta1")
 
 // decodeReview reads a review. What was read before an error is returned with
 // it, so that it can be answered.
-func (rules *Rules) decodeReview(b []byte, templates bool) (*request, error) {
-	q := &request{templates: templates}
+func (rules *Rules) decodeReview(b []byte, templates bool, into []byte) (*request, error) {
+	q := &request{templates: templates, into: into}
 	if len(b) > MaxReview {
 		return q, fmt.Errorf("the review has %d bytes: at most %d are read", len(b), MaxReview)
 	}
@@ -149,7 +153,7 @@ func (q *request) response() Response {
 
 // begin writes an answer up to its verdict.
 func (q *request) begin(size int) []byte {
-	b := append(make([]byte, 0, size), `{"apiVersion":`...)
+	b := append(slices.Grow(q.into[:0], size), `{"apiVersion":`...)
 	version := q.version
 	if version != "admission.k8s.io/v1beta1" {
 		version = "admission.k8s.io/v1"

@@ -157,7 +157,7 @@ func apply(t testing.TB, obj any, patch []byte) object {
 // has filled in its defaults.
 func mutate(t testing.TB, r *admission.Rules, obj object) object {
 	t.Helper()
-	res := r.Mutate(context.Background(), review(t, obj), known.lookup)
+	res := r.Mutate(context.Background(), review(t, obj), known.lookup, nil)
 	a := decode(t, res)
 	if !a.Response.Allowed || a.Response.UID != "u-1" || len(a.Response.Warnings) > 0 {
 		t.Fatalf("answer: %s", res.Body)
@@ -179,7 +179,7 @@ func fixed(t testing.TB, r *admission.Rules, obj object) {
 		if name != "" {
 			again["metadata"].(object)["name"] = name
 		}
-		res := r.Mutate(context.Background(), review(t, again), known.lookup)
+		res := r.Mutate(context.Background(), review(t, again), known.lookup, nil)
 		if a := decode(t, res); !a.Response.Allowed || a.Response.Patch != nil || res.Outcome != admission.Unchanged {
 			t.Fatalf("the second pass: %s\n%s", res.Body, a.Response.Patch)
 		}
@@ -188,7 +188,7 @@ func fixed(t testing.TB, r *admission.Rules, obj object) {
 
 func refuse(t testing.TB, r *admission.Rules, obj any, reason admission.Reason, words ...string) {
 	t.Helper()
-	res := r.Mutate(context.Background(), review(t, obj), known.lookup)
+	res := r.Mutate(context.Background(), review(t, obj), known.lookup, nil)
 	a := decode(t, res)
 	if a.Response.Allowed || a.Response.Status.Code != 400 || a.Response.Patch != nil || res.Outcome != admission.Denied || res.Reason != reason ||
 		a.Response.Status.Message != res.Message {

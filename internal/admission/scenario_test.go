@@ -103,7 +103,7 @@ func TestIdentity(t *testing.T) {
 				want = append(want, "AZURE_TENANT_ID="+tc.tenant)
 			}
 			equal(t, "environment", environ(app(t, mutate(t, r, p))), append(want, fourVariables[2:]...))
-			if res := r.Mutate(context.Background(), review(t, p), known.lookup); res.NoClientID != tc.missing || res.ServiceAccount != "x" {
+			if res := r.Mutate(context.Background(), review(t, p), known.lookup, nil); res.NoClientID != tc.missing || res.ServiceAccount != "x" {
 				t.Errorf("response: %+v", res)
 			}
 		})
@@ -122,7 +122,7 @@ func TestServiceAccount(t *testing.T) {
 	res := r.Mutate(context.Background(), review(t, pod(t, nil, oneApp)), func(_ context.Context, namespace, name string) (admission.ServiceAccount, error) {
 		asked = namespace + "/" + name
 		return admission.ServiceAccount{}, errors.New("the API server does not answer")
-	})
+	}, nil)
 	if res.Reason != admission.BadServiceAccount || !strings.Contains(res.Message, "service account shop/sa: the API server does not answer") || asked != "shop/sa" {
 		t.Errorf("%+v, asked for %s", res, asked)
 	}
@@ -265,7 +265,7 @@ func TestLetThrough(t *testing.T) {
 	r := rules(t, admission.Config{})
 	silent := func(name string, want admission.Outcome, body []byte) {
 		t.Helper()
-		res := r.Mutate(context.Background(), body, accounts{}.lookup)
+		res := r.Mutate(context.Background(), body, accounts{}.lookup, nil)
 		if a := decode(t, res); !a.Response.Allowed || a.Response.Patch != nil || res.Outcome != want {
 			t.Errorf("%s: %s %s", name, res.Outcome, res.Body)
 		}
@@ -283,14 +283,14 @@ func TestWire(t *testing.T) {
 	r := rules(t, admission.Config{})
 	body := review(t, pod(t, nil, oneApp))
 	for _, version := range []string{"admission.k8s.io/v1", "admission.k8s.io/v1beta1"} {
-		res := r.Mutate(context.Background(), []byte(strings.Replace(string(body), "admission.k8s.io/v1", version, 1)), known.lookup)
+		res := r.Mutate(context.Background(), []byte(strings.Replace(string(body), "admission.k8s.io/v1", version, 1)), known.lookup, nil)
 		a := decode(t, res)
 		if a.APIVersion != version || a.Response.UID != "u-1" || *a.Response.PatchType != "JSONPatch" {
 			t.Errorf("%s: %s", version, res.Body)
 		}
 	}
-	dry := r.Mutate(context.Background(), []byte(strings.Replace(string(body), `"dryRun":false`, `"dryRun":true`, 1)), known.lookup)
-	if plain := r.Mutate(context.Background(), body, known.lookup); !dry.DryRun || plain.DryRun || string(dry.Body) != string(plain.Body) {
+	dry := r.Mutate(context.Background(), []byte(strings.Replace(string(body), `"dryRun":false`, `"dryRun":true`, 1)), known.lookup, nil)
+	if plain := r.Mutate(context.Background(), body, known.lookup, nil); !dry.DryRun || plain.DryRun || string(dry.Body) != string(plain.Body) {
 		t.Error("a dry run differs")
 	}
 	owned := pod(t, nil, oneApp)
@@ -298,7 +298,7 @@ func TestWire(t *testing.T) {
 	delete(meta, "name")
 	meta["generateName"] = "web-"
 	meta["ownerReferences"] = parse(t, `[{"kind":"x"},{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"web-1","uid":"u","controller":true}]`)
-	res := r.Mutate(context.Background(), review(t, owned), known.lookup)
+	res := r.Mutate(context.Background(), review(t, owned), known.lookup, nil)
 	if res.Kind != "Pod" || res.Namespace != "shop" || res.Name != "web-*" || res.Owner != (admission.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "u"}) {
 		t.Errorf("%+v", res)
 	}
@@ -338,13 +338,13 @@ func TestReviewsThatAreRefused(t *testing.T) {
 		"a name unprintable": {whole(`{"apiVersion":"v1","kind":"\u0000` + strings.Repeat("x", 5000) + `"}`), "request.object is a ?xxx"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res := r.Mutate(context.Background(), []byte(tc.body), known.lookup)
+			res := r.Mutate(context.Background(), []byte(tc.body), known.lookup, nil)
 			a := decode(t, res)
 			if a.Response.Allowed || a.Response.UID != "u-1" || a.Response.Status.Code != 400 || res.Reason != admission.BadReview ||
 				!strings.Contains(a.Response.Status.Message, tc.want) || len(res.Message) > 1000 {
 				t.Errorf("%s", res.Body)
 			}
-			if advice := r.Advise(context.Background(), []byte(tc.body), known.lookup); !decode(t, advice).Response.Allowed {
+			if advice := r.Advise(context.Background(), []byte(tc.body), known.lookup, nil); !decode(t, advice).Response.Allowed {
 				t.Errorf("the advice refuses: %s", advice.Body)
 			}
 		})
@@ -353,8 +353,8 @@ func TestReviewsThatAreRefused(t *testing.T) {
 		"nothing": "", "no JSON": "hello", "a list": "[]", "null": "null", "no uid": `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}`,
 		"too large": strings.Repeat(" ", admission.MaxReview+1),
 	} {
-		for _, answer := range []func(context.Context, []byte, admission.Lookup) admission.Response{r.Mutate, r.Advise} {
-			if res := answer(context.Background(), []byte(body), known.lookup); res.Body != nil || res.Message == "" {
+		for _, answer := range []func(context.Context, []byte, admission.Lookup, []byte) admission.Response{r.Mutate, r.Advise} {
+			if res := answer(context.Background(), []byte(body), known.lookup, nil); res.Body != nil || res.Message == "" {
 				t.Errorf("%s: %+v", name, res)
 			}
 		}
@@ -399,7 +399,7 @@ func TestAuthorityHosts(t *testing.T) {
 
 // Answers are what the API server decodes strictly.
 func TestAnswersAreJSON(t *testing.T) {
-	res := rules(t, admission.Config{}).Mutate(context.Background(), []byte(strings.Replace(string(review(t, object{})), "u-1", `\"\u2028<`, 1)), known.lookup)
+	res := rules(t, admission.Config{}).Mutate(context.Background(), []byte(strings.Replace(string(review(t, object{})), "u-1", `\"\u2028<`, 1)), known.lookup, nil)
 	if !json.Valid(res.Body) || decode(t, res).Response.UID != "\"\u2028<" {
 		t.Errorf("%s", res.Body)
 	}

@@ -233,13 +233,13 @@ func (f *webhookFlags) resolveRules() error {
 type reviews struct{ rules *admission.Rules }
 
 // Mutate implements webhook.Rules.
-func (r reviews) Mutate(ctx context.Context, review []byte, lookup webhook.LookupFunc) ([]byte, webhook.Outcome) {
-	return outcome(r.rules.Mutate(ctx, review, lookupWith(lookup)))
+func (r reviews) Mutate(ctx context.Context, review []byte, lookup webhook.LookupFunc, into []byte) ([]byte, webhook.Outcome) {
+	return outcome(r.rules.Mutate(ctx, review, lookupWith(lookup), into))
 }
 
 // Advise implements webhook.Rules.
-func (r reviews) Advise(ctx context.Context, review []byte, lookup webhook.LookupFunc) ([]byte, webhook.Outcome) {
-	return outcome(r.rules.Advise(ctx, review, lookupWith(lookup)))
+func (r reviews) Advise(ctx context.Context, review []byte, lookup webhook.LookupFunc, into []byte) ([]byte, webhook.Outcome) {
+	return outcome(r.rules.Advise(ctx, review, lookupWith(lookup), into))
 }
 
 func lookupWith(lookup webhook.LookupFunc) admission.Lookup {

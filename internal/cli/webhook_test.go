@@ -101,7 +101,7 @@ func TestWebhookReviews(t *testing.T) {
 		{"none", "denied_service_account", "AdmissionDenied", `serviceaccounts "none" not found`},
 		{"away", "denied_service_account", "AdmissionDenied", "the API server is away"},
 	} {
-		body, o := reviews{rules}.Mutate(t.Context(), review(tt.account), lookup)
+		body, o := reviews{rules}.Mutate(t.Context(), review(tt.account), lookup, nil)
 		if o.Result != tt.result || o.Reason != tt.reason || !strings.Contains(o.Message, tt.message) {
 			t.Errorf("%s: %+v", tt.account, o)
 		}
@@ -126,7 +126,7 @@ func TestWebhookReviews(t *testing.T) {
 		}
 	}
 	labelled := bytes.Replace(review("plain"), []byte(`"generateName":"web-"`), []byte(`"name":"web","labels":{"azure.workload.identity/use":"true"}`), 1)
-	if body, o := (reviews{rules}).Advise(t.Context(), labelled, lookup); o.Warnings != 1 || o.Result != "advised" || !strings.Contains(string(body), "warnings") {
+	if body, o := (reviews{rules}).Advise(t.Context(), labelled, lookup, nil); o.Warnings != 1 || o.Result != "advised" || !strings.Contains(string(body), "warnings") {
 		t.Errorf("%+v: %s", o, body)
 	}
 }

@@ -158,7 +158,7 @@ func TestBodiesShareABudget(t *testing.T) {
 // slowAdvice are rules that take their time for advice.
 type slowAdvice struct{ *testRules }
 
-func (r slowAdvice) Advise(context.Context, []byte, LookupFunc) ([]byte, Outcome) {
+func (r slowAdvice) Advise(context.Context, []byte, LookupFunc, []byte) ([]byte, Outcome) {
 	<-r.hold
 	return []byte("{}"), Outcome{Result: "silent"}
 }

@@ -34,6 +34,26 @@ const (
 	firstPart = 16 << 10
 )
 
+// maxKept is the largest answer whose memory is used again. That of a pod of 200
+// containers takes half of it.
+const maxKept = 1 << 20
+
+// answers keeps the memory of answers that were taken, for a while.
+type answers struct{ pool sync.Pool }
+
+func (a *answers) get() []byte {
+	if b, ok := a.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return nil
+}
+
+func (a *answers) put(b []byte) {
+	if cap(b) <= maxKept {
+		a.pool.Put(&b)
+	}
+}
+
 // intake bounds what strangers can make this process hold. Everybody in the
 // cluster reaches the port, and nobody has to say who they are: whatever waits
 // for a caller has a bound, and at the bound goes whoever has done nothing for

@@ -43,7 +43,7 @@ type testReview struct {
 	UID, Namespace, Account, Do string
 }
 
-func (r *testRules) Mutate(ctx context.Context, review []byte, lookup LookupFunc) ([]byte, Outcome) {
+func (r *testRules) Mutate(ctx context.Context, review []byte, lookup LookupFunc, _ []byte) ([]byte, Outcome) {
 	var in testReview
 	if err := json.Unmarshal(review, &in); err != nil {
 		return nil, Outcome{Result: "unreadable"}
@@ -79,7 +79,7 @@ func (r *testRules) Mutate(ctx context.Context, review []byte, lookup LookupFunc
 	return b, o
 }
 
-func (r *testRules) Advise(context.Context, []byte, LookupFunc) ([]byte, Outcome) {
+func (r *testRules) Advise(context.Context, []byte, LookupFunc, []byte) ([]byte, Outcome) {
 	return []byte(`{"advice":"none"}`), Outcome{Result: "silent"}
 }
 

@@ -54,7 +54,7 @@ func (s *Server) admissionServer() *http.Server {
 // reviewer reads a review, has it answered, and writes its one log line. There
 // are so many at once; the webhook that only warns cannot take room from the
 // other, without which no pod starts.
-func (s *Server) reviewer(path string, most int64, answer func(Rules, context.Context, []byte, LookupFunc) ([]byte, Outcome)) http.Handler {
+func (s *Server) reviewer(path string, most int64, answer func(Rules, context.Context, []byte, LookupFunc, []byte) ([]byte, Outcome)) http.Handler {
 	var slots atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -66,11 +66,11 @@ func (s *Server) reviewer(path string, most int64, answer func(Rules, context.Co
 			if slots.Add(1) > most {
 				return nil, Outcome{}, &refusal{http.StatusServiceUnavailable, "too many reviews at once"}
 			}
-			out, o := answer(rules, r.Context(), body, s.accounts.lookup)
+			out, o := answer(rules, r.Context(), body, s.accounts.lookup, s.answers.get())
 			return out, o, nil
 		})
 		took := time.Since(start)
-		release := s.intake.answered(r.Context(), w, int64(len(body)))
+		release := s.intake.answered(r.Context(), w, int64(cap(body)))
 		defer release()
 		if s.draining.Load() {
 			// The caller must not come back on this connection: it would
@@ -91,7 +91,10 @@ func (s *Server) reviewer(path string, most int64, answer func(Rules, context.Co
 		} else {
 			w.Header().Set("Content-Type", "application/json")
 			if _, werr := w.Write(body); werr != nil {
+				// Under HTTP/2 it may still be read from: not kept.
 				err = fmt.Errorf("write the answer: %w", werr)
+			} else {
+				s.answers.put(body)
 			}
 		}
 		s.metrics.reviewed(path, o, took, s.accounts.hasNamespace(o.Namespace))

@@ -38,13 +38,14 @@ import (
 )
 
 // Rules decide what happens to a reviewed object. Both methods take a raw
-// AdmissionReview and return the raw answer to it; they are called
-// concurrently. A nil answer means that the request was no review at all.
+// AdmissionReview and return the raw answer to it, written over into if there is
+// room; they are called concurrently, and keep neither. A nil answer means that
+// the request was no review at all.
 type Rules interface {
 	// Mutate answers the mutating webhook.
-	Mutate(ctx context.Context, review []byte, lookup LookupFunc) ([]byte, Outcome)
+	Mutate(ctx context.Context, review []byte, lookup LookupFunc, into []byte) ([]byte, Outcome)
 	// Advise answers the validating webhook, which only warns.
-	Advise(ctx context.Context, review []byte, lookup LookupFunc) ([]byte, Outcome)
+	Advise(ctx context.Context, review []byte, lookup LookupFunc, into []byte) ([]byte, Outcome)
 }
 
 // Account is what the rules may know of a service account.
@@ -139,9 +140,10 @@ const (
 
 // Server is the webhook's process. Create with [New]; run once.
 type Server struct {
-	config Config
-	log    *slog.Logger
-	intake *intake
+	config  Config
+	log     *slog.Logger
+	intake  *intake
+	answers answers
 
 	listener, health, metricsListener net.Listener
 
