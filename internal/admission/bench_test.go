@@ -61,14 +61,30 @@ func BenchmarkMutate(b *testing.B) {
 					answer = res.Body
 					times = append(times, time.Since(start))
 				}
-				slices.Sort(times)
-				b.ReportMetric(float64(times[0].Microseconds()), "min-µs")
-				b.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-µs")
-				b.ReportMetric(float64(times[len(times)*9/10].Microseconds()), "p90-µs")
-				b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+				b.ReportMetric(calm(times), "calm-p99-µs")
+				b.ReportMetric(p99(times), "p99-µs")
 			})
 		}
 	}
+}
+
+// p99 sorts times; 99 in 100 are not longer than what it returns, in
+// microseconds.
+func p99(times []time.Duration) float64 {
+	slices.Sort(times)
+	return float64(times[len(times)*99/100].Microseconds())
+}
+
+// calm is the lowest p99 of all rounds of 500, which have several garbage
+// collections each. A machine that shares its cores with strangers takes twice
+// as long for everything, for seconds at a time.
+func calm(times []time.Duration) float64 {
+	const round = 500
+	best := p99(slices.Clone(times[:min(round, len(times))]))
+	for i := round; i+round <= len(times); i += round {
+		best = min(best, p99(slices.Clone(times[i:i+round])))
+	}
+	return best
 }
 
 // BenchmarkAdvise is the same for the webhook that warns.

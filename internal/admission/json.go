@@ -34,7 +34,7 @@ type reader struct {
 	odd   bool   // there was a name with escapes in it
 	err   error
 
-	variables map[string]bool // of containers, that are kept
+	variables *names // of containers, that are kept
 }
 
 // span is a part of the text: a name as it is written there. No pointers, for
@@ -522,9 +522,9 @@ func quickly(s []byte, i int) int {
 			if i < len(s) && (s[i] == '.' || s[i]|0x20 == 'e') {
 				return -1
 			}
-		case bytes.HasPrefix(s[i:], []byte("true")), bytes.HasPrefix(s[i:], []byte("null")):
+		case begins(s[i:], "true"), begins(s[i:], "null"):
 			i += 4
-		case bytes.HasPrefix(s[i:], []byte("false")):
+		case begins(s[i:], "false"):
 			i += 5
 		default:
 			return -1
@@ -556,6 +556,11 @@ func quickly(s []byte, i int) int {
 			}
 		}
 	}
+}
+
+// begins is bytes.HasPrefix, quicker for a prefix that the compiler knows.
+func begins(s []byte, prefix string) bool {
+	return len(s) >= len(prefix) && string(s[:len(prefix)]) == prefix
 }
 
 // plain returns the end of the string whose text begins at i, behind its quote.

@@ -29,7 +29,7 @@ func TestReaderIsStrict(t *testing.T) {
 		`true`, `tru`, `truee`, `false`, `null`, `nul`, `True`,
 		`""`, `"`, `"a`, `"\n"`, `"\x"`, `"\u12"`, `"\u123g"`, `"\u+123"`, `"\u0041"`, "\"\t\"", "\"\x7f\"", `"\`, "\"\xff\"",
 		`[]`, `[`, `[1]`, `[1,]`, `[,1]`, `[1 2]`, `[1}`, `[]]`, ` [ 1 , 2 ] `,
-		`{}`, `{`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `{"a" 1}`, `{"a":1]`, `{"a":1}}`, "{ \"a\" :\r\n\t1 }", `{"a":1,"a":2}`,
+		`{}`, `{`, `{"a"}`, `{"a":}`, `{"a":1,}`, `{a:1}`, `{"a" 1}`, `{"a":1]`, `{"a":1}}`, "{ \"a\" :\r\n\t1 }", `{"a":1,"a":2}`, `[{},"a":1}`, `[{},"a":1]`, `{"a":[],1]`, `{"a":[],1}`, `{"a":{"b":[{"c":[]}],"d":[[{}]]}}`, `[[1,2],{"a":1}`, `[1]]`,
 		``, ` `, `,`, `:`, "\x00", "\u00a01", `/**/1`, `'a'`,
 	} {
 		if got, want := oneSkipped(s) == nil, json.Valid([]byte(`{"x":`+s+`}`)); got != want {
@@ -39,6 +39,40 @@ func TestReaderIsStrict(t *testing.T) {
 	nest := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	if oneSkipped(nest(maxDepth-1)) != nil || oneSkipped(nest(maxDepth)) == nil {
 		t.Error("the depth is not as said")
+	}
+	// Of it, 200 levels are read.
+	var read func(r *reader, n int)
+	read = func(r *reader, n int) {
+		for range r.members {
+			if n > 1 {
+				read(r, n-1)
+			}
+		}
+	}
+	for n, good := range map[int]bool{maxDepth - 200: true, maxDepth - 199: false} {
+		r := &reader{s: []byte(strings.Repeat(`{"x":`, 200) + nest(n) + strings.Repeat("}", 200))}
+		read(r, 200)
+		if r.end(); (r.err == nil) != good {
+			t.Errorf("%d levels below 200: %v", n, r.err)
+		}
+	}
+}
+
+// Values as API servers write them go the quick way, whole, and no others do.
+func TestQuickWay(t *testing.T) {
+	quick := []string{
+		`"a"`, `""`, `10`, `true`, `false`, `null`, `[]`, `{}`, `[1,"a",[],{}]`, `{"a":{"b":[{"c":[]}],"d":[[{}]]},"e":2}`,
+		strings.Repeat(`[{"a":`, 32) + `1` + strings.Repeat(`}]`, 32),
+	}
+	for _, s := range quick {
+		if end := quickly([]byte(s+`,"what is behind"`), 0); end != len(s) {
+			t.Errorf("%s: %d, not %d", s, end, len(s))
+		}
+	}
+	for _, s := range []string{``, ` 1`, `1.5`, `-1`, `"\n"`, `[1 ]`, `{"a" :1}`, `{"a": 1}`, `{"a":1`, `[`, `{`, `{"`, `"a`, `nul`, strings.Repeat("[", 65) + strings.Repeat("]", 65)} {
+		if end := quickly([]byte(s), 0); end >= 0 {
+			t.Errorf("%s: %d", s, end)
+		}
 	}
 }
 

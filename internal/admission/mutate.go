@@ -10,8 +10,26 @@ import (
 // Rules decide on pods by one configuration. They may be used concurrently.
 type Rules struct {
 	config    Config
-	variables map[string]bool // all that may be set or looked at
-	known     []knownKey      // annotations that are read
+	variables names      // all that may be set or looked at
+	known     []knownKey // annotations that are read
+}
+
+// names is a set of names. Most that are asked for are not in it.
+type names struct {
+	all     map[string]bool
+	lengths uint64 // a bit for each length that occurs
+}
+
+func (n *names) add(name string) {
+	if n.all == nil {
+		n.all = map[string]bool{}
+	}
+	n.all[name] = true
+	n.lengths |= 1 << min(len(name), 63)
+}
+
+func (n *names) has(name []byte) bool {
+	return n.lengths>>min(len(name), 63)&1 == 1 && n.all[string(name)]
 }
 
 // New checks the configuration.
@@ -19,19 +37,19 @@ func New(c Config) (*Rules, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Rules{config: c.withDefaults(), variables: map[string]bool{}}
+	r := &Rules{config: c.withDefaults()}
 	for _, name := range []string{
 		clientName, tenantName, fileName, authorityName,
 		endpointProxyName, endpointSNIName, endpointFileName, endpointDataName,
 		identityEndpointName, identityHeader.name, podName, podNamespaceName, nodeName,
 	} {
-		r.variables[name] = true
+		r.variables.add(name)
 	}
 	for _, v := range trustVariables {
-		r.variables[v.name] = true
+		r.variables.add(v.name)
 	}
 	for _, v := range c.Extra {
-		r.variables[v.Name] = true
+		r.variables.add(v.Name)
 	}
 	r.known = knownKeys(r.config.CustomEndpoint)
 	return r, nil

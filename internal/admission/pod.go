@@ -245,6 +245,7 @@ func (r *reader) template(o *object, at string) {
 
 func (r *reader) containers(p *pod) list[container] {
 	l := list[container]{present: r.peek() == '['}
+	start := r.i
 	for i := range r.elements {
 		if i > maxContainers {
 			continue // too many, whatever they are
@@ -266,6 +267,10 @@ func (r *reader) containers(p *pod) list[container] {
 			}
 		}
 		p.burstable = p.burstable || !guaranteed
+		if i == 0 {
+			// The others are about as long.
+			l.items = make([]container, 0, min((len(r.s)-r.i)/(r.i-start)+1, maxContainers+1))
+		}
 		l.items = append(l.items, c)
 	}
 	return l
@@ -309,58 +314,63 @@ func (r *reader) amounts() amounts {
 func (r *reader) env() list[envVar] {
 	l := list[envVar]{present: r.peek() == '['}
 	for range r.elements {
-		name, value, literal := r.plainVariable()
-		if !literal {
-			name, value, literal = r.variable()
+		if r.passOther() {
+			continue
 		}
-		if r.variables[string(name)] {
+		var name, value []byte
+		literal := true
+		for key := range r.members {
+			switch string(key) {
+			case "name":
+				name = r.bytes()
+			case "value":
+				value = r.bytes()
+			case "valueFrom":
+				literal = r.raw() == nil
+			}
+		}
+		if r.variables.has(name) {
 			l.items = append(l.items, envVar{string(name), string(value), literal})
 		}
 	}
 	return l
 }
 
-// variable reads one of a container's environment.
-func (r *reader) variable() (name, value []byte, literal bool) {
-	literal = true
-	for key := range r.members {
-		switch string(key) {
-		case "name":
-			name = r.bytes()
-		case "value":
-			value = r.bytes()
-		case "valueFrom":
-			literal = r.raw() == nil
+// passOther passes over a variable that is not to be kept, if its name comes
+// first and all is written as API servers do. Otherwise it does nothing and
+// returns false. It is for speed: much of a large pod is variables.
+func (r *reader) passOther() bool {
+	const first = `{"name":"`
+	s, i := r.s, r.i
+	if !begins(s[i:], first) {
+		return false
+	}
+	from := i + len(first)
+	if i = plain(s, from); i < 0 || r.variables.has(s[from:i-1]) {
+		return false
+	}
+	for begins(s[i:], `,`) && !begins(s[i:], `,"name"`) {
+		if i = plainName(s, i+1); i < 0 {
+			return false
+		}
+		if i = quickly(s, i); i < 0 {
+			return false
 		}
 	}
-	return name, value, literal
-}
-
-// plainVariable does so for one that is written as API servers write those with
-// a value. It is for speed: much of a large pod is these. For any other it
-// returns false, and has read nothing.
-func (r *reader) plainVariable() (name, value []byte, ok bool) {
-	const before, between, after = `{"name":"`, `,"value":"`, `}`
-	s := r.s[r.i:]
-	if !bytes.HasPrefix(s, []byte(before)) {
-		return nil, nil, false
+	if !begins(s[i:], `}`) {
+		return false
 	}
-	n := plain(s, len(before))
-	if n < 0 || !bytes.HasPrefix(s[n:], []byte(between)) {
-		return nil, nil, false
-	}
-	v := n + len(between)
-	end := plain(s, v)
-	if end < 0 || !bytes.HasPrefix(s[end:], []byte(after)) {
-		return nil, nil, false
-	}
-	r.i += end + len(after)
-	return s[len(before) : n-1], s[v : end-1], true
+	r.i = i + 1
+	return true
 }
 
 func (r *reader) mounts() list[mount] {
 	l := list[mount]{present: r.peek() == '['}
 	for i := range r.elements {
+		if end := quickly(r.s, r.i); end >= 0 && !nearOurs(r.s[r.i:end]) {
+			r.i = end
+			continue
+		}
 		var volume, path []byte
 		m := mount{index: i}
 		for key := range r.members {
@@ -375,12 +385,18 @@ func (r *reader) mounts() list[mount] {
 				m.sub = len(r.bytes()) > 0 || m.sub
 			}
 		}
-		if bytes.Contains(path, []byte("azure")) || bytes.Contains(path, []byte("podkey")) {
+		if nearOurs(path) {
 			m.volume, m.path = string(volume), string(path)
 			l.items = append(l.items, m)
 		}
 	}
 	return l
+}
+
+// nearOurs reports whether the path of a mount, or a text with it, could be that
+// of one of ours.
+func nearOurs(s []byte) bool {
+	return bytes.Contains(s, []byte("azure")) || bytes.Contains(s, []byte("podkey"))
 }
 
 func (r *reader) volumes() list[volume] {

@@ -201,6 +201,14 @@ func TestAnyPod(t *testing.T) {
 			t.Fatal(err)
 		}
 		res, patch := ask(t, r, text)
+		// White space makes the reader go another way, slowly.
+		var spaced bytes.Buffer
+		if err := json.Indent(&spaced, text, "", "\t"); err != nil {
+			t.Fatal(err)
+		}
+		if other, _ := ask(t, r, spaced.Bytes()); string(other.Body) != string(res.Body) {
+			t.Fatalf("with white space\n%s, without\n%s", other.Body, res.Body)
+		}
 		if res.Outcome == admission.Denied {
 			if res.Reason != admission.BadMount && res.Reason != admission.BadProxy {
 				t.Fatalf("refused: %s", res.Message)

@@ -66,7 +66,7 @@ func (rules *Rules) decodeReview(b []byte, templates bool, into []byte) (*reques
 	if len(b) > MaxReview {
 		return q, fmt.Errorf("the review has %d bytes: at most %d are read", len(b), MaxReview)
 	}
-	r := &reader{s: b, variables: rules.variables}
+	r := &reader{s: b, variables: &rules.variables}
 	var kind string
 	for key := range r.members {
 		switch string(key) {
