@@ -62,7 +62,7 @@ func (e *CustomEndpoint) problems(audience string) []error {
 		bad("%s must not be the default audience %s", audienceFlag, clip(e.Audience))
 	}
 	if name := "use-" + e.Suffix; e.Suffix != "" && (len(name) > 63 || !qualifiedPart.MatchString(name)) {
-		bad("%s%s is not a valid annotation name: change %s", Prefix, clip(name), suffixFlag)
+		bad("%s%s is not a valid annotation name: change %s", prefix, clip(name), suffixFlag)
 	}
 	if e.TokenProxy == "" {
 		// The SDKs refuse the other variables without this one.
@@ -133,7 +133,7 @@ func (e *CustomEndpoint) chosen(annotations pairs) bool {
 	if e == nil {
 		return false
 	}
-	v, _ := annotations.get(Prefix + "use-" + e.Suffix)
+	v, _ := annotations.get(prefix + "use-" + e.Suffix)
 	return strings.EqualFold(v, "true")
 }
 

@@ -9,20 +9,20 @@ import (
 	"github.com/podkey/podkey/internal/text"
 )
 
-// Prefix is that of every label and annotation that is read: of a service
+// prefix is that of every label and annotation that is read: of a service
 // account, nothing else needs to be known.
-const Prefix = "azure.workload.identity/"
+const prefix = "azure.workload.identity/"
 
 // The labels and annotations.
 const (
-	useLabel             = Prefix + "use" // brings the pod here: the API server looks at it, Mutate does not
-	clientIDAnnotation   = Prefix + "client-id"
-	tenantIDAnnotation   = Prefix + "tenant-id"
-	expirationAnnotation = Prefix + "service-account-token-expiration"
-	skipAnnotation       = Prefix + "skip-containers"
-	injectAnnotation     = Prefix + "inject-proxy-sidecar"
-	portAnnotation       = Prefix + "proxy-sidecar-port"
-	protocolAnnotation   = Prefix + "proxy-protocol"
+	useLabel             = prefix + "use" // brings the pod here: the API server looks at it, Mutate does not
+	clientIDAnnotation   = prefix + "client-id"
+	tenantIDAnnotation   = prefix + "tenant-id"
+	expirationAnnotation = prefix + "service-account-token-expiration"
+	skipAnnotation       = prefix + "skip-containers"
+	injectAnnotation     = prefix + "inject-proxy-sidecar"
+	portAnnotation       = prefix + "proxy-sidecar-port"
+	protocolAnnotation   = prefix + "proxy-protocol"
 
 	mirrorAnnotation = "kubernetes.io/config.mirror"
 )

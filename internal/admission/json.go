@@ -559,8 +559,8 @@ func quickly(s []byte, i int) int {
 }
 
 // begins is bytes.HasPrefix, quicker for a prefix that the compiler knows.
-func begins(s []byte, prefix string) bool {
-	return len(s) >= len(prefix) && string(s[:len(prefix)]) == prefix
+func begins(s []byte, with string) bool {
+	return len(s) >= len(with) && string(s[:len(with)]) == with
 }
 
 // plain returns the end of the string whose text begins at i, behind its quote.

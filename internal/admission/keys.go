@@ -60,7 +60,7 @@ func knownKeys(e *CustomEndpoint) []knownKey {
 	keys := slices.Collect(maps.Keys(homes))
 	keys = append(keys, useLabel)
 	if e != nil {
-		keys = append(keys, Prefix+"use-"+e.Suffix)
+		keys = append(keys, prefix+"use-"+e.Suffix)
 	}
 	slices.Sort(keys)
 	var out []knownKey

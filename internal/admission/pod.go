@@ -170,7 +170,7 @@ func (r *reader) pairs() pairs {
 	for key := range r.members {
 		// Of others the keys alone are of interest, and values may be large.
 		value := r.bytes()
-		if !bytes.HasPrefix(key, []byte(Prefix)) {
+		if !bytes.HasPrefix(key, []byte(prefix)) {
 			value = nil
 		}
 		out = append(out, pair{string(key), string(value)})

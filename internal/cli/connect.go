@@ -223,8 +223,10 @@ func (o *connecting) open(cmd *cobra.Command, phases []string) (*connect.Connect
 	if skip[connect.PhaseAccount] && (issuer || skip[connect.PhaseIssuer] && skip[connect.PhaseCredential]) && !o.check {
 		return conn, nil
 	}
-	conn.Cluster, err = connect.OpenCluster(o.kubeFlags.file, o.kubeFlags.context)
-	return conn, err
+	if conn.Cluster, err = o.kubeFlags.open(); err != nil {
+		return nil, &hinted{err, "without a cluster of your own, use Podkey's built-in one: --cluster local"}
+	}
+	return conn, nil
 }
 
 // connected is what connect prints as JSON.

@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/podkey/podkey/internal/connect"
 )
 
 // kubeConfig finds out how to reach a Kubernetes cluster, by kubectl's rules:
@@ -24,4 +26,20 @@ func kubeConfig(file, context string) (*rest.Config, error) {
 		return nil, &hinted{fmt.Errorf("find the cluster: %w", err), "give --kubeconfig FILE"}
 	}
 	return config, nil
+}
+
+// open opens the cluster that is chosen, for connecting its service accounts.
+func (f *kubeFlags) open() (*connect.Cluster, error) {
+	config, err := kubeConfig(f.file, f.context)
+	if err != nil {
+		return nil, err
+	}
+	var args []string
+	if f.file != "" {
+		args = append(args, "--kubeconfig", f.file)
+	}
+	if f.context != "" {
+		args = append(args, "--context", f.context)
+	}
+	return connect.OpenCluster(config, args...)
 }

@@ -132,7 +132,7 @@ func (o *workloading) run(cmd *cobra.Command, only string) error {
 	o.w.Cloud, o.w.Version = cloud, readVersion().Version
 	account := slices.ContainsFunc(phases, func(p connect.WorkloadPhase) bool { return p.Name == connect.WorkloadAccount })
 	if account || o.w.Request.Issuer == "" {
-		o.w.Cluster, err = connect.OpenCluster(o.kubeFlags.file, o.kubeFlags.context)
+		o.w.Cluster, err = o.kubeFlags.open()
 		if err != nil && account {
 			return err
 		}

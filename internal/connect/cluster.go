@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podkey/podkey/internal/client"
 	"github.com/podkey/podkey/internal/text"
@@ -48,27 +47,9 @@ type Cluster struct {
 	token    func(ctx context.Context, namespace, account, audience string) (string, error)
 }
 
-// OpenCluster opens a cluster by the ordinary rules: a file, else $KUBECONFIG,
-// else the user's file, else the pod that we are in; and a context of it, else
-// the current one. Nothing is asked yet.
-func OpenCluster(kubeconfig, context string) (*Cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
-	if err != nil {
-		return nil, &Problem{PhaseAccount, fmt.Errorf("no Kubernetes cluster: %w", err), "give --kubeconfig FILE; without a cluster of your own, use Podkey's built-in one: --cluster local"}
-	}
-	var args []string
-	if kubeconfig != "" {
-		args = append(args, "--kubeconfig", kubeconfig)
-	}
-	if context != "" {
-		args = append(args, "--context", context)
-	}
-	return clusterAt(config, args)
-}
-
-func clusterAt(config *rest.Config, args []string) (*Cluster, error) {
+// OpenCluster opens a cluster. The arguments are those by which kubectl chooses
+// it; a dry run prints them. Nothing is asked yet.
+func OpenCluster(config *rest.Config, args ...string) (*Cluster, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = "podkey"
 	config.Timeout = kubeTimeout

@@ -59,7 +59,7 @@ func newKubeAPI(t testing.TB, p *podkeytest.Podkey) *kubeAPI {
 
 func (k *kubeAPI) cluster() *Cluster {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.http.Certificate().Raw})
-	c, err := clusterAt(&rest.Config{Host: k.http.URL, BearerToken: "person", TLSClientConfig: rest.TLSClientConfig{CAData: ca}}, []string{"--context", "lab"})
+	c, err := OpenCluster(&rest.Config{Host: k.http.URL, BearerToken: "person", TLSClientConfig: rest.TLSClientConfig{CAData: ca}}, "--context", "lab")
 	if err != nil {
 		k.t.Fatal(err)
 	}
