@@ -122,8 +122,13 @@ func TestMetadataAnswer(t *testing.T) {
 			t.Errorf("%s: HTTP %d, %d members, %v", path, status, len(m), h)
 		}
 	}
-	if status, _, m := do(t, "GET", origin+"/metadata/instance/compute?api-version=2021-02-01", md); status != 200 || m["location"] != "westeurope" {
-		t.Errorf("compute: HTTP %d %v", status, m)
+	for _, path := range []string{"/metadata/instance/compute", "/metadata/instance/compute/", "/metadata/instance//compute"} {
+		if status, _, m := do(t, "GET", origin+path+"?api-version=2021-02-01&format=json", md); status != 200 || m["location"] != "westeurope" {
+			t.Errorf("%s: HTTP %d %v", path, status, m)
+		}
+	}
+	if status, h, _ := do(t, "PUT", origin+"/metadata/instance?api-version=2021-02-01", md); status != 405 || h.Get("Allow") != "GET" {
+		t.Errorf("PUT: HTTP %d, allowed is %q", status, h.Get("Allow"))
 	}
 }
 
@@ -162,6 +167,8 @@ func TestRefusals(t *testing.T) {
 		"other case of identity":     {"GET", "/metadata/Identity/oauth2/token?api-version=2018-02-01&resource=r", md, 404},
 		"other path":                 {"GET", "/", md, 404},
 		"instance beyond a leaf":     {"GET", "/metadata/instance/compute/location/x?api-version=1", md, 404},
+		"instance, no api-version":   {"GET", "/metadata/instance", md, 400},
+		"instance as text":           {"GET", "/metadata/instance/compute/location?api-version=1&format=text", md, 400},
 		"no secret":                  {"GET", app, nil, 401},
 		"wrong secret":               {"GET", app, map[string]string{"X-Identity-Header": secret + "x"}, 401},
 		"secret in the old header":   {"GET", app, map[string]string{"Secret": secret}, 401},
