@@ -38,8 +38,8 @@ func (t *Trust) validate() error {
 	return nil
 }
 
-// trustVariables are what clients read to know whom to trust: Go, Python and
-// .NET by OpenSSL; Python's requests; curl; Node; Java.
+// trustVariables are what clients read to know whom to trust: Go, Python by
+// OpenSSL, and .NET, which reads it itself; Python's requests; curl; Node; Java.
 var trustVariables = []variable{
 	{name: "SSL_CERT_FILE", value: trustBundle},
 	{name: "REQUESTS_CA_BUNDLE", value: trustBundle},

@@ -92,7 +92,8 @@ func (f *Foreign) get(ctx context.Context, issuer, where string) ([]byte, error)
 	if err != nil {
 		return nil, fail(Unreachable, err)
 	}
-	req.Header.Set("Accept", "application/json")
+	// Kubernetes answers 406 for its keys to whoever does not take the second.
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
 	req.Header.Set("User-Agent", "podkey")
 	resp, err := f.client.Do(req)
 	if err != nil {

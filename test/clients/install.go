@@ -1,7 +1,7 @@
 // Package clients installs the clients that other people wrote and that prove
-// Podkey: az, and the Azure SDKs for Python and JavaScript. Each is installed
-// once, into the user's cache, into a directory that appears whole under a
-// name that says what is in it, or not at all.
+// Podkey: az, the Azure SDKs for Python, JavaScript and Java, and a program with
+// that for .NET. Each is installed once, into the user's cache, into a directory
+// that appears whole under a name that says what is in it, or not at all.
 package clients
 
 import (
@@ -119,11 +119,17 @@ func (in *Installer) Python(ctx context.Context, requirements string) (string, e
 // JavaScript installs what a package-lock.json pins and returns the directory
 // that holds node_modules.
 func (in *Installer) JavaScript(ctx context.Context, sample string) (string, error) {
-	lock, err := os.ReadFile(filepath.Join(sample, "package-lock.json"))
+	return in.modules(ctx, sample, func(string) error { return nil })
+}
+
+// modules installs what a package-lock.json pins, and refuses what does not
+// pass check.
+func (in *Installer) modules(ctx context.Context, pinned string, check func(dir string) error) (string, error) {
+	lock, err := os.ReadFile(filepath.Join(pinned, "package-lock.json"))
 	if err != nil {
 		return "", err
 	}
-	manifest, err := os.ReadFile(filepath.Join(sample, "package.json"))
+	manifest, err := os.ReadFile(filepath.Join(pinned, "package.json"))
 	if err != nil {
 		return "", err
 	}
@@ -134,7 +140,10 @@ func (in *Installer) JavaScript(ctx context.Context, sample string) (string, err
 		); err != nil {
 			return err
 		}
-		return in.run(ctx, tmp, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+		if err := in.run(ctx, tmp, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"); err != nil {
+			return err
+		}
+		return check(tmp)
 	})
 }
 

@@ -85,8 +85,13 @@ func prepare(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
+		azmcp, err := in.DotNet(ctx, filepath.Join(root, "test", "clients", "dotnet"))
+		if err != nil {
+			return err
+		}
 		return errors.Join(
 			os.Symlink(bin, filepath.Join(dir, "az")),
+			os.Symlink(azmcp, filepath.Join(dir, "azmcp")),
 			os.Symlink(libraries, filepath.Join(dir, "java")),
 			os.Symlink(filepath.Dir(filepath.Dir(python)), filepath.Join(dir, "python")),
 			os.Symlink(modules, filepath.Join(dir, "javascript")),

@@ -79,6 +79,7 @@ func languages(t *testing.T, name, ns, labels, zone string, languages ...string)
 		"/tour/node_modules":   filepath.Join(modules, "node_modules"),
 		"/tour/VaultTour.java": filepath.Join(samples, "java", "VaultTour.java"),
 		"/tour/lib":            prepared("java"),
+		"/tour/azmcp":          prepared("azmcp"),
 	}
 	// Debian keeps Java's settings apart.
 	settings, err := filepath.Glob("/etc/java-*")
@@ -113,6 +114,12 @@ spec:
 		"node":   node + " /tour/vault-tour.mjs",
 		// It runs for seconds: not worth the second compiler.
 		"java": java + " -XX:TieredStopAtLevel=1 -cp '/tour/lib/*' /tour/VaultTour.java",
+		// It signs in as a developer unless this is production, and stops
+		// without ICU, which not every machine has, unless told to go on.
+		"dotnet": "export AZURE_TOKEN_CREDENTIALS=prod DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1 AZURE_MCP_COLLECT_TELEMETRY=false; " +
+			"secret() { /tour/azmcp keyvault secret $@ --subscription " + w.server.Operator.SubscriptionID + "; }; own='--vault kv-" + ns + "-dotnet'; " +
+			"secret create $own --secret tour --value one && secret create $own --secret tour --value two && " +
+			"{ secret get $own --secret tour; secret get $own; secret get $own --secret absent; secret get --vault kv-" + ns + "-other --secret tour; }",
 	}
 	for _, language := range languages {
 		pod += fmt.Sprintf("  - {name: %s, image: %s, command: [sh, -c, \"%s; true\"], volumeMounts: [%s], env: [{name: KEYVAULT_URL, value: \"https://kv-%s-%s.%s\"}, {name: OTHER_VAULT_URL, value: \"https://kv-%s-other.%s\"}]}\n",
@@ -128,7 +135,7 @@ func (x *world) tourist(t *testing.T, ns string) workload {
 	l := x.workload(t, ns, setup{})
 	file := filepath.Join(t.TempDir(), "more.yaml")
 	more := "location: westeurope\nidentities: [{name: " + ns + ", resourceGroup: shop}]\nvaults:\n- {name: kv-" + ns + "-other, resourceGroup: shop}\n"
-	for _, name := range []string{"python", "node", "java"} {
+	for _, name := range []string{"python", "node", "java", "dotnet"} {
 		more += fmt.Sprintf("- {name: kv-%[1]s-%[2]s, resourceGroup: shop, access: [{identity: %[1]s, role: Key Vault Secrets Officer}]}\n", ns, name)
 	}
 	if err := os.WriteFile(file, []byte(more), 0o600); err != nil {
@@ -145,20 +152,33 @@ var tours = map[string]string{
 	"java":   regexp.MustCompile(`(: 4\d\d) .*`).ReplaceAllString(tourOutput, "$1"), // the code is not public there
 }
 
+// dotnetOutput is in what azmcp prints: a secret, a vault's secrets, and what
+// the SDK says of a secret that is not there and of another vault.
+var dotnetOutput = []string{
+	"\"secret\": {\n      \"name\": \"tour\",\n      \"value\": \"two\",",
+	"\"secrets\": [\n      \"tour\"\n    ]",
+	"ErrorCode: SecretNotFound",
+	"ErrorCode: Forbidden",
+}
+
 // TestLanguages runs samples with the SDKs for Python, JavaScript and Java,
-// written as for AKS, by Azure's names.
+// written as for AKS, by Azure's names, and a program of Microsoft's with the
+// one for .NET.
 func TestLanguages(t *testing.T) {
 	t.Parallel()
 	w.tourist(t, "languages")
 	// A pod that did not ask has the same programs, and trusts nobody new.
-	untrusted := map[string]string{"python": "CERTIFICATE_VERIFY_FAILED", "node": "unable to verify the first certificate"}
-	w.apply(t, languages(t, "asked", "languages", `, azure.workload.identity/use: "true"`, "vault.azure.net", "python", "node", "java")+
-		"---"+languages(t, "plain", "languages", "", "vault.azure.net", "python", "node"))
+	untrusted := map[string]string{"python": "CERTIFICATE_VERIFY_FAILED", "node": "unable to verify the first certificate", "dotnet": "PartialChain"}
+	w.apply(t, languages(t, "asked", "languages", `, azure.workload.identity/use: "true"`, "vault.azure.net", "python", "node", "java", "dotnet")+
+		"---"+languages(t, "plain", "languages", "", "vault.azure.net", "python", "node", "dotnet"))
 	for language, want := range untrusted {
 		w.said(t, "languages", "plain", language, want)
 	}
 	for _, language := range []string{"python", "node", "java"} {
 		w.said(t, "languages", "asked", language, tours[language])
+	}
+	for _, want := range dotnetOutput {
+		w.said(t, "languages", "asked", "dotnet", want)
 	}
 }
 
