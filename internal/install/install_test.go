@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -162,6 +163,12 @@ func TestNamespacesOfOthersStay(t *testing.T) {
 				return true
 			}
 		}, false, "orders is forbidden"},
+		"with a group that does not answer": {func(c *installtest.Cluster) {
+			c.Before = answers("/apis", `{"kind":"APIGroupDiscoveryList","items":[{"metadata":{"name":"metrics.k8s.io"},"versions":[{"version":"v1","freshness":"Stale"}]}]}`)
+		}, false, "the API group metrics.k8s.io does not answer"},
+		"with more than one page": {func(c *installtest.Cluster) {
+			c.Before = answers("/apis/shop.example/v1/namespaces/podkey-system/orders", `{"apiVersion":"v1","kind":"List","metadata":{"continue":"more"},"items":[]}`)
+		}, false, "many orders.shop.example are in it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -181,6 +188,37 @@ func TestNamespacesOfOthersStay(t *testing.T) {
 				t.Errorf("there is: %v", k.Paths())
 			}
 		})
+	}
+}
+
+// answers stands in for one path of an API server.
+func answers(path, body string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != path {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, body)
+		return true
+	}
+}
+
+// A kind that has gone since it was listed has nothing in the namespace.
+func TestAKindThatHasGoneIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	k := installtest.New(t)
+	if _, err := apply(t, k, render(t, nil)); err != nil {
+		t.Fatal(err)
+	}
+	k.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/orders") {
+			installtest.Refuse(w, 404, "NotFound", "the server could not find the requested resource")
+			return true
+		}
+		return false
+	}
+	if said, err := remove(t, k); err != nil || k.Get(namespace) != nil {
+		t.Errorf("%v\n%s", err, said)
 	}
 }
 
