@@ -154,6 +154,9 @@ func (c *conn) inhabitant(ctx context.Context, r chart.Release) (string, error) 
 		return "", err
 	}
 	for _, gvr := range all {
+		if gvr.Resource == "events" && (gvr.Group == "" || gvr.Group == "events.k8s.io") {
+			continue // notes about other objects, and any number of them
+		}
 		list, err := c.api.Resource(gvr).Namespace(r.Namespace).List(ctx, metav1.ListOptions{Limit: maxPods})
 		if notFound(err) {
 			continue // a kind that has gone
@@ -173,16 +176,13 @@ func (c *conn) inhabitant(ctx context.Context, r chart.Release) (string, error) 
 	return "", nil
 }
 
-// everywhere tells whether every namespace has such an object, or it is only
-// a note about another one.
+// everywhere tells whether every namespace has such an object.
 func everywhere(gvr schema.GroupVersionResource, u metav1.Object) bool {
 	switch gvr.GroupResource() {
 	case schema.GroupResource{Resource: "configmaps"}:
 		return u.GetName() == "kube-root-ca.crt"
 	case schema.GroupResource{Resource: "serviceaccounts"}:
 		return u.GetName() == "default"
-	case schema.GroupResource{Resource: "events"}, schema.GroupResource{Group: "events.k8s.io", Resource: "events"}:
-		return true
 	}
 	return false
 }

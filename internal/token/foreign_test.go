@@ -63,8 +63,18 @@ func (p *idp) serve(w http.ResponseWriter, r *http.Request) {
 	p.good(w, r)
 }
 
-// good serves what an identity provider should.
+// good serves what an identity provider should, and as strictly as Kubernetes:
+// a document is only for who takes its media type.
 func (p *idp) good(w http.ResponseWriter, r *http.Request) {
+	kind := "application/json"
+	if r.URL.Path == "/tenant/keys" {
+		kind = "application/jwk-set+json"
+	}
+	if !strings.Contains(r.Header.Get("Accept"), kind) {
+		http.Error(w, "only "+kind+" is served", http.StatusNotAcceptable)
+		return
+	}
+	w.Header().Set("Content-Type", kind)
 	switch r.URL.Path {
 	case "/tenant/.well-known/openid-configuration":
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"response_types_supported":["id_token"]}`, p.issuer, p.issuer+"keys")
