@@ -33,7 +33,7 @@ acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only l
 e2e: ## a real Kubernetes, on this machine; root and Linux; builds it the first time; ARGS="-run Walkthrough -v"
 	$(GO) test -tags e2e -count=1 ./internal/intercept
 	cd test && $(GO) test -tags e2e -count=1 -timeout 60m ./lab
-	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 6 ./e2e $(ARGS)
+	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 4 ./e2e $(ARGS)
 
 .PHONY: image
 image: ## the container images for amd64 and arm64, as OCI archives: bin/podkey-image.tar and the sample's
