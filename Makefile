@@ -8,7 +8,7 @@ MODULES := . test samples/read-secret samples/go
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 .PHONY: build
 build: ## build bin/podkey and the sample program
@@ -29,11 +29,18 @@ test: ## all tests that need no root and no network but modules
 acceptance: ## real az, Python and JavaScript SDKs; installs them; ARGS="-only login -version newest"
 	cd test && $(GO) run ./acceptance $(ARGS)
 
-.PHONY: e2e
+# Those that replace the webhook or restart the server, one after the other, and
+# the slowest client: half as long again.
+E2E_MORE := TestProfiles|TestIdentityBinding|TestFetchedKeys|TestAzLoginIdentity
+
+.PHONY: e2e e2e-all
 e2e: ## a real Kubernetes, on this machine; root and Linux; builds it the first time; ARGS="-run Walkthrough -v"
+e2e-all: ## the same and more: other configurations of the webhook and of the server, az in a pod; ARGS as above
+e2e: SKIP := -skip '^($(E2E_MORE))$$'
+e2e e2e-all:
 	$(GO) test -tags e2e -count=1 ./internal/intercept
 	cd test && $(GO) test -tags e2e -count=1 -timeout 60m ./lab
-	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 4 ./e2e $(ARGS)
+	cd test && $(GO) test -tags e2e -count=1 -timeout 60m -parallel 4 ./e2e $(SKIP) $(ARGS)
 
 .PHONY: image
 image: ## the container images for amd64 and arm64, as OCI archives: bin/podkey-image.tar and the sample's

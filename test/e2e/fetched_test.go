@@ -205,7 +205,7 @@ func TestFetchedKeys(t *testing.T) {
 	// The lab's addresses are private, and its authorities its own.
 	w.restart(t, "issuers: {allowPrivate: true, ca: "+roots+"}\n")
 	register := "podkey cluster register -g " + group + " -n " + cluster + " --kubeconfig " + w.Kubeconfig()
-	settled := "; az aks wait -g " + group + " -n " + cluster + " --updated"
+	settled := "; az aks wait -g " + group + " -n " + cluster + " --updated --interval 1"
 	t.Cleanup(func() {
 		if out, err := w.sh(context.Background(), register+settled); err != nil {
 			t.Errorf("%v\n%s", err, out)

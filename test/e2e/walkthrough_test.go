@@ -18,7 +18,7 @@ func TestWalkthroughRBAC(t *testing.T) {
 	issuer := w.must(t, `
 		export RESOURCE_GROUP=shop CLUSTER_NAME=shop-cluster
 		az aks get-credentials --resource-group "${RESOURCE_GROUP}" --name "${CLUSTER_NAME}" --overwrite-existing
-		az aks update --resource-group "${RESOURCE_GROUP}" --name "${CLUSTER_NAME}" --enable-oidc-issuer --enable-workload-identity -o none
+		flock $UPDATES az aks update --resource-group "${RESOURCE_GROUP}" --name "${CLUSTER_NAME}" --enable-oidc-issuer --enable-workload-identity -o none
 		az aks show --name "${CLUSTER_NAME}" --resource-group "${RESOURCE_GROUP}" --query "oidcIssuerProfile.issuerUrl" --output tsv`)
 	if !strings.HasSuffix(strings.TrimSpace(issuer), "/") {
 		t.Errorf("the issuer %q has lost its closing slash", issuer)
@@ -121,7 +121,7 @@ func TestWalkthroughAccessPolicy(t *testing.T) {
 	w.namespace(t, "demoapp")
 	w.must(t, `
 		az aks get-credentials --resource-group shop --name shop-cluster --overwrite-existing
-		az aks update --resource-group shop --name shop-cluster --enable-oidc-issuer --enable-workload-identity -o none
+		flock $UPDATES az aks update --resource-group shop --name shop-cluster --enable-oidc-issuer --enable-workload-identity -o none
 		az identity create --name demoapp-identity --resource-group shop -o none
 		az keyvault create --name demoappkv -g shop -l westeurope --enable-rbac-authorization false -o none
 		OID=$(az identity show -g shop -n demoapp-identity --query principalId -o tsv)
@@ -205,7 +205,7 @@ func TestWalkthroughPolicies(t *testing.T) {
 		az keyvault create -g $RESOURCE_GROUP -n $KEYVAULT_NAME -l $LOCATION --enable-rbac-authorization false -o none
 		az keyvault set-policy -g $RESOURCE_GROUP -n $KEYVAULT_NAME --secret-permissions get set list --spn `+w.server.Operator.ClientID+` -o none
 		az keyvault secret set --vault-name $KEYVAULT_NAME --name GIT-PAT --value pat-of-the-walkthrough -o none
-		az aks update --enable-oidc-issuer --enable-workload-identity --name $AKSCLUSTER --resource-group $RESOURCE_GROUP -o none
+		flock $UPDATES az aks update --enable-oidc-issuer --enable-workload-identity --name $AKSCLUSTER --resource-group $RESOURCE_GROUP -o none
 		export AKS_OIDC_ISSUER="$(az aks show -n $AKSCLUSTER -g $RESOURCE_GROUP --query "oidcIssuerProfile.issuerUrl" -otsv)"
 		az identity create --name "${USER_ASSIGNED_IDENTITY_NAME}" --resource-group "${RESOURCE_GROUP}" --location "${LOCATION}" -o none
 		az identity show --resource-group "${RESOURCE_GROUP}" --name "${USER_ASSIGNED_IDENTITY_NAME}" -o none

@@ -215,12 +215,14 @@ func (x *world) sh(ctx context.Context, script string) (string, error) {
 // shell runs a script as a person would, in a shell under `podkey exec`, with
 // az, kubectl and podkey on the PATH, and home as the
 // home directory, where kubectl has its configuration. It returns what the script printed: its
-// standard output if all went well, everything if not.
+// standard output if all went well, everything if not. Who updates the cluster
+// holds the lock $UPDATES: of two updates at a time one is refused, as Azure does,
+// and the walkthroughs share a cluster.
 func (x *world) shell(ctx context.Context, home, script string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(x.bin, "podkey"), "exec", "--data", x.server.Data, "--", "bash", "-euo", "pipefail", "-c", script)
 	cmd.Env = []string{
 		"PATH=" + x.bin + ":" + os.Getenv("PATH"), "HOME=" + home, "LANG=C.UTF-8", "PODKEY_DATA=" + x.server.Data,
-		"OPERATOR_SECRET=" + x.server.Operator.ClientSecret,
+		"OPERATOR_SECRET=" + x.server.Operator.ClientSecret, "UPDATES=" + filepath.Join(x.home, "updates.lock"),
 	}
 	cmd.Dir = home
 	var out, all strings.Builder
