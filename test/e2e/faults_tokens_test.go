@@ -148,6 +148,23 @@ func keyOf(token string) string {
 	return header.Kid
 }
 
+// renewed waits until the tokens of all pods are by a key.
+func (x *world) renewed(t *testing.T, key string) {
+	t.Helper()
+	eventually(t, "all pods have tokens by the key "+key, func() (bool, string) {
+		all, err := x.PodTokens(0)
+		if err != nil {
+			return false, err.Error()
+		}
+		for name, token := range all {
+			if keyOf(token) != key {
+				return false, name
+			}
+		}
+		return len(all) > 0, "no tokens"
+	})
+}
+
 // TestKeysAndTokenFilesRotate takes a cluster through the rotation of the key
 // that signs its service accounts' tokens, from "both published" to "the old
 // one gone", with an application that exchanges what is in its token file all
@@ -253,18 +270,7 @@ spec:
 		}
 	}
 	step("the kubelet is restarted", func(context.Context) error { return w.RestartKubelet(0) })
-	eventually(t, "all pods have tokens by the second key", func() (bool, string) {
-		all, err := w.PodTokens(0)
-		if err != nil {
-			return false, err.Error()
-		}
-		for name, token := range all {
-			if keyOf(token) != key {
-				return false, name
-			}
-		}
-		return len(all) > 0, "no tokens"
-	})
+	w.renewed(t, key)
 	step("all pods have tokens by the second key", func(context.Context) error { return nil })
 	step("the API server has forgotten the first key", w.RetireKeys)
 	step("the second is pushed alone", push)

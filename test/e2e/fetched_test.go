@@ -273,18 +273,7 @@ func TestFetchedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all pods have tokens by the new key", func() (bool, string) {
-		all, err := w.PodTokens(0)
-		if err != nil {
-			return false, err.Error()
-		}
-		for name, token := range all {
-			if keyOf(token) != key {
-				return false, name
-			}
-		}
-		return len(all) > 0, "no tokens"
-	})
+	w.renewed(t, key)
 	if err := w.RetireKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
